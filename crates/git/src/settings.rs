@@ -282,11 +282,7 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     replace_file_as(path, content, false)
 }
 
-/// As [`replace_file`], readable by its owner alone.
-fn replace_private_file(path: &Path, content: &[u8]) -> Result<()> {
-    replace_file_as(path, content, true)
-}
-
+/// As [`replace_file`]; a private one is readable by its owner alone.
 fn replace_file_as(path: &Path, content: &[u8], is_private: bool) -> Result<()> {
     let is_right = |meta: fs::Metadata| meta.is_file() && !(is_private && meta.permissions().mode() & 0o077 != 0);
     if path.symlink_metadata().is_ok_and(is_right) && fs::read(path).is_ok_and(|old| old == content) {
@@ -311,7 +307,7 @@ fn replace_file_as(path: &Path, content: &[u8], is_private: bool) -> Result<()> 
 /// Writes the config of a store. An address of a remote, and how to reach it, may hold passwords.
 pub(crate) fn write_store_config(path: &Path, config: &[Pair]) -> Result<()> {
     let has_remote = config.iter().any(|(key, _)| key == REMOTE.as_bytes());
-    if has_remote { replace_private_file(path, &render_config(config)) } else { replace_file(path, &render_config(config)) }
+    replace_file_as(path, &render_config(config), has_remote)
 }
 
 /// How the user's repository reaches its remotes, where it says so itself: for the store alone, and never for a workspace.

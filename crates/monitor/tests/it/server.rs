@@ -1,20 +1,29 @@
 //! The real program on a database on a server, which several machines share.
 
+use std::path::Path;
 use std::process::Command;
 
 use test_support::{Shared, printed, run};
 
 const MONITOR: &str = env!("CARGO_BIN_EXE_monitor");
 
+/// A database on a server, with a loop `one` that is at work on `t1` on another machine.
+fn with_a_loop_elsewhere(path: &Path) -> Option<Shared> {
+    let shared = Shared::at(path)?;
+    let sql = "
+        INSERT INTO loops(id, name, priority, status, pid, current_test_id) VALUES ('one', '', 1, 'running', 77, 't1');
+        INSERT INTO component_health(component, last_heartbeat, status, pid, host)
+          VALUES ('one', datetime('now'), 'healthy', 77, 'build-3/1a2b3c4d');";
+    shared.db.execute_foreign(sql).unwrap();
+    Some(shared)
+}
+
 #[test]
 fn a_loop_of_another_machine_is_judged_by_its_rows_and_its_files_stay_known() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("coordination.db");
-    let Some(shared) = Shared::at(&path) else { return };
+    let Some(shared) = with_a_loop_elsewhere(&path) else { return };
     let sql = "
-        INSERT INTO loops(id, name, priority, status, pid, current_test_id) VALUES ('one', '', 1, 'running', 77, 't1');
-        INSERT INTO component_health(component, last_heartbeat, status, pid, host)
-          VALUES ('one', datetime('now'), 'healthy', 77, 'build-3/1a2b3c4d');
         INSERT INTO tests(id, loop_id, status, attempts, last_attempt_at)
           VALUES ('t1', 'one', 'in_progress', 1, datetime('now', '-90 minutes'));
         INSERT INTO worktree_changes(loop_id, file_path, first_seen_at, last_changed_at, fingerprint)
@@ -39,11 +48,8 @@ fn a_loop_of_another_machine_is_judged_by_its_rows_and_its_files_stay_known() {
 fn what_a_loop_of_another_machine_reports_of_its_workspace_is_judged_while_it_works() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("coordination.db");
-    let Some(shared) = Shared::at(&path) else { return };
+    let Some(shared) = with_a_loop_elsewhere(&path) else { return };
     let sql = "
-        INSERT INTO loops(id, name, priority, status, pid, current_test_id) VALUES ('one', '', 1, 'running', 77, 't1');
-        INSERT INTO component_health(component, last_heartbeat, status, pid, host)
-          VALUES ('one', datetime('now'), 'healthy', 77, 'build-3/1a2b3c4d');
         INSERT INTO tests(id, loop_id, status, attempts, scope, last_attempt_at)
           VALUES ('t1', 'one', 'in_progress', 1, '[\"src\"]', datetime('now', '-10 minutes'));
         INSERT INTO file_locks(file_path, locked_by, locked_at, fencing_token)
