@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 /// Creates a repository with the same formats as another.
 pub(crate) fn init(like: &Git, path: &Path, options: &[&str]) -> Result<()> {
-    let formats = like.call(["rev-parse", "--show-object-format", "--show-ref-format"]).ok()?;
+    let formats = like.call(["rev-parse", "--show-object-format", "--show-ref-format"]).ok_for_ever()?;
     let formats = String::from_utf8_lossy(&formats).into_owned();
     let mut lines = formats.lines();
     let hash = lines.next().unwrap_or("sha1");

@@ -9,10 +9,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::known::{FileId, Found, Known, object_file};
 use crate::{CommitHash, Error, Result};
@@ -69,6 +71,9 @@ pub(crate) const LONG_TIME_LIMIT: Duration = Duration::from_secs(7200);
 /// Interval at which a call looks whether it was cut off.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The number of bytes that a pipe takes at once if it is ready, by pipe(7).
+const PIPE_BYTES: usize = 4096;
+
 /// Maximum number of bytes of stderr in an error.
 const STDERR_BYTES: usize = 2048;
 
@@ -96,7 +101,7 @@ pub(crate) struct Call<'a> {
     git: &'a Git,
     args: Vec<OsString>,
     env: Vec<(&'static str, OsString)>,
-    stdin: Option<Arc<[u8]>>,
+    stdin: Option<Vec<u8>>,
     stdin_file: Option<PathBuf>,
     stdout_file: Option<PathBuf>,
     time_limit: Duration,
@@ -204,6 +209,11 @@ impl Git {
         })
     }
 
+    /// The git folder, if it is pinned.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.place.get(1).map(Path::new)
+    }
+
     /// What git has found in this repository.
     pub(crate) fn known(&self) -> &Known {
         &self.known
@@ -212,8 +222,14 @@ impl Git {
     /// The file of an object, to remember that git has found it; none if git has to be asked each time.
     pub(crate) fn object_file(&self, hash: &CommitHash) -> Option<FileId> {
         let is_elsewhere = self.env.iter().any(|(name, _)| *name == "GIT_OBJECT_DIRECTORY");
-        let git_dir = self.place.get(1).filter(|_| !is_elsewhere)?;
-        object_file(Path::new(git_dir), hash)
+        object_file(self.folder().filter(|_| !is_elsewhere)?, hash)
+    }
+
+    /// Remembers that git has just written an object.
+    pub(crate) fn note_object(&self, hash: &CommitHash, how: Found) {
+        let file = self.object_file(hash);
+        self.known.remember(hash, Found::Object, file);
+        self.known.remember(hash, how, file);
     }
 
     /// True if git has found this object in this repository, and its file is still the same.
@@ -239,7 +255,7 @@ impl Call<'_> {
     }
 
     pub(crate) fn stdin(mut self, content: impl Into<Vec<u8>>) -> Self {
-        self.stdin = Some(content.into().into());
+        self.stdin = Some(content.into());
         self
     }
 
@@ -352,45 +368,29 @@ impl Call<'_> {
     /// Writes the input and reads the output of git until it ends or exceeds its time limit.
     fn wait(&self, mut child: Child) -> Result<Output> {
         let failed = || Error::io("run git in", &self.git.cwd);
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        if let (Some(mut pipe), Some(content)) = (stdin, self.stdin.clone()) {
-            // If git does not read all of it, its exit status shows why.
-            std::thread::spawn(move || drop(pipe.write_all(&content)));
-        }
-        let (ended, until_end) = mpsc::channel::<()>();
-        let also_ended = ended.clone();
-        let limit = self.stdout_limit;
-        let stdout = std::thread::spawn(move || read_to_end(stdout.map(|pipe| pipe.take(limit)), ended));
-        let stderr = std::thread::spawn(move || read_to_end(stderr, also_ended));
-        // Both readers end when git and its children have closed the pipes.
-        let timed_out = !self.ends_in_time(&until_end);
-        if timed_out && let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
+        let mut pipes = Pipes::of(&mut child, self.stdin.as_deref().unwrap_or_default(), self.stdout_limit);
+        let end = Instant::now() + self.time_limit;
+        let has_ended = loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match pipes.pass(left.min(LOOK)) {
+                // git and its children have closed the pipes.
+                Ok(true) => break Ok(true),
+                Ok(false) if left.is_zero() || self.git.cut_off.load(Ordering::Relaxed) => break Ok(false),
+                Ok(false) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        if !matches!(has_ended, Ok(true))
+            && let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed())
+        {
             // Not reaped yet, so the group's id cannot have been reused.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
         let status = child.wait().map_err(failed())?;
-        if timed_out {
-            // A process that has left the group may still hold the pipes, so the readers are not waited for.
+        if !has_ended.map_err(failed())? {
             return Err(Error::GitTimedOut { args: self.shown(), seconds: self.time_limit.as_secs() });
         }
-        let read = |reader: std::thread::JoinHandle<std::io::Result<Vec<u8>>>| {
-            reader.join().unwrap_or_else(|_| Err(std::io::Error::other("the reader has ended"))).map_err(failed())
-        };
-        Ok(Output { status, stdout: read(stdout)?, stderr: read(stderr)? })
-    }
-
-    fn ends_in_time(&self, until_end: &mpsc::Receiver<()>) -> bool {
-        let end = Instant::now() + self.time_limit;
-        while !self.git.cut_off.load(Ordering::Relaxed) {
-            let left = end.saturating_duration_since(Instant::now());
-            if until_end.recv_timeout(left.min(LOOK)) != Err(mpsc::RecvTimeoutError::Timeout) {
-                return true;
-            }
-            if left.is_zero() {
-                break;
-            }
-        }
-        false
+        Ok(Output { status, stdout: pipes.stdout.1, stderr: pipes.stderr.1 })
     }
 
     /// Runs it and requires exit status 0; returns stdout.
@@ -407,6 +407,11 @@ impl Call<'_> {
         let output = self.ok()?;
         self.git.known.remember_output(&self.args, &output);
         Ok(output)
+    }
+
+    /// Remembers the output of [`Self::ok_for_ever`], which is known otherwise.
+    pub(crate) fn note_output(&self, output: &str) {
+        self.git.known.remember_output(&self.args, output.as_bytes());
     }
 
     /// Like [`Self::ok`], with stderr too.
@@ -476,13 +481,95 @@ impl Call<'_> {
     }
 }
 
-fn read_to_end(pipe: Option<impl Read>, until_end: mpsc::Sender<()>) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(mut pipe) = pipe {
-        pipe.read_to_end(&mut bytes)?;
+/// The open pipes of a running git, with what was read from them.
+struct Pipes<'a> {
+    stdin: Option<(ChildStdin, &'a [u8])>,
+    stdout: (Option<ChildStdout>, Vec<u8>),
+    stderr: (Option<ChildStderr>, Vec<u8>),
+    stdout_left: u64,
+}
+
+impl<'a> Pipes<'a> {
+    fn of(child: &mut Child, input: &'a [u8], stdout_limit: u64) -> Self {
+        Self {
+            stdin: child.stdin.take().map(|pipe| (pipe, input)),
+            stdout: (child.stdout.take(), Vec::new()),
+            stderr: (child.stderr.take(), Vec::new()),
+            stdout_left: stdout_limit,
+        }
     }
-    drop(until_end);
-    Ok(bytes)
+
+    /// Waits until a pipe is ready, and passes on what there is. True once all output is read.
+    fn pass(&mut self, limit: Duration) -> std::io::Result<bool> {
+        let is_written = self.stdin.as_ref().is_some_and(|(_, input)| input.is_empty());
+        if is_written {
+            self.stdin = None;
+        }
+        let mut ready = [false; 3];
+        {
+            let input = self.stdin.as_ref().map(|(pipe, _)| PollFd::new(pipe, PollFlags::OUT));
+            let output = self.stdout.0.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN));
+            let errors = self.stderr.0.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN));
+            let places: Vec<usize> = [&input, &output, &errors]
+                .iter()
+                .enumerate()
+                .filter(|(_, pipe)| pipe.is_some())
+                .map(|(place, _)| place)
+                .collect();
+            let mut polled: Vec<PollFd<'_>> = [input, output, errors].into_iter().flatten().collect();
+            if places.iter().all(|&place| place == 0) {
+                return Ok(true);
+            }
+            let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+            match rustix::event::poll(&mut polled, Some(&limit)) {
+                Err(rustix::io::Errno::INTR) => return Ok(false),
+                result => result?,
+            };
+            for (place, pipe) in places.into_iter().zip(polled) {
+                ready[place] = !pipe.revents().is_empty();
+            }
+        }
+        if ready[0] {
+            self.write();
+        }
+        let limit = self.stdout_left;
+        if ready[1] {
+            self.stdout_left -= read_some(&mut self.stdout, limit)?;
+        }
+        if self.stdout_left == 0 {
+            self.stdout.0 = None;
+        }
+        if ready[2] {
+            read_some(&mut self.stderr, u64::MAX)?;
+        }
+        Ok(self.stdout.0.is_none() && self.stderr.0.is_none())
+    }
+
+    /// Writes no more than what cannot block. If git does not read all of it, its exit status shows why.
+    fn write(&mut self) {
+        let Some((pipe, input)) = &mut self.stdin else { return };
+        match pipe.write(&input[..input.len().min(PIPE_BYTES)]) {
+            Ok(written) => *input = &input[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => self.stdin = None,
+        }
+    }
+}
+
+/// Reads what is there from a pipe, and closes it at its end.
+fn read_some((pipe, read): &mut (Option<impl Read>, Vec<u8>), limit: u64) -> std::io::Result<u64> {
+    let mut buffer = [0; 64 << 10];
+    let room = usize::try_from(limit).unwrap_or(usize::MAX).min(buffer.len());
+    let count = match pipe.as_mut().map(|pipe| pipe.read(&mut buffer[..room])) {
+        Some(Err(error)) if error.kind() == ErrorKind::Interrupted => return Ok(0),
+        Some(result) => result?,
+        None => 0,
+    };
+    if count == 0 {
+        *pipe = None;
+    }
+    read.extend_from_slice(&buffer[..count]);
+    Ok(count as u64)
 }
 
 /// True if git failed because of a full disk, which not every command reports.

@@ -14,7 +14,7 @@ use crate::bare::{init, own_format};
 use crate::call::{Git, LONG_TIME_LIMIT};
 use crate::folders::{absolute, beside, relative, remove_all};
 use crate::repository::short_name;
-use crate::settings::{Settings, pairs, render_config, replace_file};
+use crate::settings::{Settings, pairs, replace_file, write_config};
 use crate::submodules::{self, Files, MODULES, Place};
 use crate::work_tree::LAST_SECOND;
 use crate::{CommitHash, Error, Result, Store, WorkTree};
@@ -128,7 +128,7 @@ impl Store {
         config.extend(settings.pairs.iter().cloned());
         config.extend(pairs(&[("gc.auto", "0"), ("maintenance.auto", "false"), ("core.fsmonitor", "false")]));
         settings.write_info(git_dir)?;
-        replace_file(&git_dir.join("config"), &render_config(&config))?;
+        write_config(&git_dir.join("config"), &config)?;
         let shallow = self.path().join("shallow");
         if shallow.exists() {
             replace_file(&git_dir.join("shallow"), &fs::read(&shallow).map_err(Error::io("read", shallow))?)?;

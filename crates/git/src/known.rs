@@ -9,15 +9,20 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::CommitHash;
+use crate::{CommitHash, refs};
 
 /// Maximum number of entries of each kind; then all are forgotten.
 const MAX_ENTRIES: usize = 1000;
 
 /// Maximum size of an output that is remembered, in bytes.
 const MAX_OUTPUT: usize = 16 << 10;
+
+/// Settings, each with its scope: scope, key and value.
+pub(crate) type Effective = Arc<Vec<(Vec<u8>, (Vec<u8>, Vec<u8>))>>;
+/// The files of settings, those that do not exist too.
+pub(crate) type SettingsFiles = Vec<Option<FileId>>;
 
 /// How git has found an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,12 +57,42 @@ impl FileId {
     }
 }
 
+/// What decides whether git finds the commit of HEAD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    config: FileId,
+    target: CommitHash,
+    object: FileId,
+}
+
+impl Head {
+    /// None if git has to be asked each time.
+    pub(crate) fn of(git_dir: &Path, objects_of: &Path) -> Option<Self> {
+        let config = FileId::of(&git_dir.join("config")).filter(|_| !git_dir.join("commondir").exists())?;
+        FileId::of(&git_dir.join("HEAD"))?;
+        let text = fs::read_to_string(git_dir.join("HEAD")).ok()?;
+        let text = text.strip_suffix('\n')?;
+        let target = match text.strip_prefix("ref: ") {
+            Some(name) => refs::target(git_dir, name)??,
+            None => CommitHash::new(text).ok()?,
+        };
+        let object = object_file(git_dir, &target).or_else(|| object_file(objects_of, &target))?;
+        Some(Self { config, target, object })
+    }
+}
+
 /// The answers of git about one repository.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     found: Mutex<BTreeMap<(CommitHash, Found), FileId>>,
     /// Indexes that git could read.
     indexes: Mutex<BTreeMap<PathBuf, FileId>>,
+    /// Git folders in which git found HEAD.
+    heads: Mutex<BTreeMap<PathBuf, Head>>,
+    /// Trees, with whether they have submodules, and files with attributes.
+    special_entries: Mutex<BTreeMap<CommitHash, (bool, bool)>>,
+    /// The settings in effect, with the files that they are from.
+    settings: Mutex<Option<(SettingsFiles, Effective)>>,
     /// The outputs of calls that name nothing but objects, by the arguments.
     outputs: Mutex<BTreeMap<Vec<OsString>, Vec<u8>>>,
 }
@@ -98,6 +133,47 @@ impl Known {
         can_read
     }
 
+    /// True if git finds the commit of HEAD in a git folder that borrows the objects of another one, by the answer of `ask`
+    /// if it is not the same as when it did.
+    pub(crate) fn has_head(&self, git_dir: &Path, objects_of: &Path, ask: impl FnOnce() -> bool) -> bool {
+        let head = Head::of(git_dir, objects_of);
+        let is_same = head.is_some() && {
+            let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+            heads.get(git_dir) == head.as_ref()
+        };
+        let has_head = is_same || ask();
+        if let Some(head) = head.filter(|_| has_head && !is_same) {
+            insert(&self.heads, git_dir.to_owned(), head);
+        }
+        has_head
+    }
+
+    /// Remembers that git can read this index, because it has just written it.
+    pub(crate) fn note_index(&self, path: &Path) {
+        if let Some(file) = FileId::of(path) {
+            insert(&self.indexes, path.to_owned(), file);
+        }
+    }
+
+    /// The settings in effect, if they were read from these files.
+    pub(crate) fn settings(&self, files: &SettingsFiles) -> Option<Effective> {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.as_ref().filter(|(known, _)| known == files).map(|(_, settings)| Arc::clone(settings))
+    }
+
+    pub(crate) fn note_settings(&self, files: SettingsFiles, found: &Effective) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Some((files, Arc::clone(found)));
+    }
+
+    /// Whether a tree has submodules, and files with attributes, if noted.
+    pub(crate) fn special_entries(&self, tree: &CommitHash) -> Option<(bool, bool)> {
+        self.special_entries.lock().unwrap_or_else(PoisonError::into_inner).get(tree).copied()
+    }
+
+    pub(crate) fn note_special_entries(&self, tree: &CommitHash, found: (bool, bool)) {
+        insert(&self.special_entries, tree.clone(), found);
+    }
+
     /// The output of an earlier call with these arguments.
     pub(crate) fn output(&self, args: &[OsString]) -> Option<Vec<u8>> {
         self.outputs.lock().unwrap_or_else(PoisonError::into_inner).get(args).cloned()
@@ -116,47 +192,9 @@ pub(crate) fn object_file(git_dir: &Path, hash: &CommitHash) -> Option<FileId> {
     FileId::of(&git_dir.join("objects").join(folder).join(name))
 }
 
-/// The target of a reference with a file of its own; none if git has to be asked.
-pub(crate) fn loose_target(git_dir: &Path, name: &str) -> Option<CommitHash> {
-    if !is_ref_name(name) {
-        return None;
-    }
-    let path: PathBuf = git_dir.join(name);
-    let text = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()).then(|| fs::read_to_string(&path).ok())??;
-    CommitHash::new(text.strip_suffix('\n')?).ok()
-}
-
-/// True if git allows this as the full name of a reference, by the rules of `git check-ref-format`.
-pub(crate) fn is_ref_name(name: &str) -> bool {
-    let allowed = |each: char| !each.is_ascii_control() && !" ~^:?*[\\".contains(each);
-    let is_component = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
-    name.strip_prefix("refs/").is_some_and(|rest| rest.split('/').all(is_component))
-        && name.chars().all(allowed)
-        && !name.contains("..")
-        && !name.contains("@{")
-        && !name.ends_with('.')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_references_as_git_allows_them() {
-        let parts =
-            ["a", ".a", "a.", "a.lock", "a.lock.b", "", "a..b", "@", "@{", "a@{b", "{", "é", "a b", "-", "\u{7f}", "\n"];
-        let parts = parts.iter().chain(&["a~", "^a", "a:b", "a?", "*", "[a", "a]", "a\\b", "HEAD", ".lock", ".", ".."]);
-        let names =
-            parts.flat_map(|part| [format!("refs/{part}"), format!("refs/heads/{part}"), format!("refs/heads/{part}/x")]);
-        let git = crate::call::Git::discovering(Path::new("/"));
-        for name in names {
-            let by_git = git.call(["check-ref-format", &name]).answer().unwrap().code == Some(0);
-            assert_eq!(is_ref_name(&name), by_git, "{name:?}");
-        }
-        for name in ["", "refs", "refs/", "a", "heads/a", "/refs/a"] {
-            assert!(!is_ref_name(name), "{name:?}");
-        }
-    }
 
     #[test]
     fn an_object_counts_as_found_only_while_its_file_is_the_same() {

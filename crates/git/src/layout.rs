@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::folders::{FolderLock, absolute, relative, remove_all};
-use crate::known::loose_target;
+use crate::refs;
 use crate::settings::replace_file;
 use crate::workspace::State;
 use crate::{CommitHash, Error, Rebuilt, Repository, Result, Store, StoreMade, WorkspaceSpec};
@@ -91,11 +91,11 @@ impl Layout {
         WorkspaceSpec { path: self.workspaces().join(id), state: self.states().join(id), branch: branch.to_owned() }
     }
 
-    /// True if a loop's workspace is based on the head of integration, as two files show without a call of git. False if
+    /// True if a loop's workspace is based on the head of integration, as their files show without a call of git. False if
     /// they do not.
     #[must_use]
     pub fn is_at_head(&self, id: &str, integration_branch: &str) -> bool {
-        let head = loose_target(&self.store_path(), &format!("refs/heads/{integration_branch}"));
+        let head = refs::target(&self.store_path(), &format!("refs/heads/{integration_branch}")).flatten();
         head.is_some() && head == State::read(&self.workspace(id, integration_branch)).map(|state| state.base)
     }
 

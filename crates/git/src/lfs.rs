@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::call::{Git, LONG_TIME_LIMIT};
+use crate::effective::effective;
 use crate::folders::beside;
 use crate::{CommitHash, Error, Repository, Result};
 
@@ -15,8 +16,10 @@ const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// The folder of a repository's LFS objects.
 pub(crate) fn objects_of(user: &Repository) -> PathBuf {
-    let named = user.git.call(["config", "--type=path", "--get", "lfs.storage"]).path().ok();
-    let named = named.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("lfs"));
+    let is_set = effective(&user.git).is_ok_and(|settings| settings.iter().any(|(_, (key, _))| key == b"lfs.storage"));
+    let named = || user.git.call(["config", "--type=path", "--get", "lfs.storage"]).path().ok();
+    let named =
+        is_set.then(named).flatten().filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("lfs"));
     user.common_dir().join(named).join("objects")
 }
 

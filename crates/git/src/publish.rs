@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crash_point::{Point, reach};
 
 use crate::lfs::publish_lfs;
+use crate::refs;
 use crate::repository::{published_note, short_name};
 use crate::transfer::{missing, remove_abandoned, retried, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
@@ -186,6 +187,10 @@ struct State {
 }
 
 fn state_of(user: &Repository, name: &str) -> Result<State> {
+    if let Some(found) = refs::target(user.common_dir(), name) {
+        let broken = !missing(&user.git, found.as_slice())?.is_empty();
+        return Ok(State { found, symbolic: None, broken, unreadable: false });
+    }
     let call = user.git.call(["symbolic-ref", "--quiet", name]);
     let answer = call.answer()?;
     if answer.code == Some(0) {
@@ -241,7 +246,7 @@ impl Repository {
     pub fn branch_in_the_way(&self, name: &str) -> Result<Option<String>> {
         let above = Path::new(name).ancestors().skip(1).map(|above| above.to_string_lossy().into_owned());
         for above in above.take_while(|above| above.len() > "refs/heads".len()) {
-            if self.git.call(["show-ref", "--verify", "--quiet", "--", &above]).yes()? {
+            if self.read_ref(&above)?.is_some() {
                 return Ok(Some(above));
             }
         }

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::call::{Call, Git, fields, to_path};
-use crate::known::{Found, is_ref_name, loose_target};
+use crate::effective::effective;
+use crate::known::Found;
+use crate::place::Place;
+use crate::refs;
 use crate::transfer::missing;
 use crate::{CommitHash, CommitInfo, Error, Result};
 
@@ -54,20 +57,13 @@ impl Repository {
         if !path.is_dir() {
             return Err(Error::NotARepository { path: path.to_owned() });
         }
-        let git = Git::discovering(path);
-        let ask = |what| git.call(["rev-parse", "--path-format=absolute", what]).path();
-        let common_dir = ask("--git-common-dir")?;
-        let common_dir = common_dir.canonicalize().map_err(Error::io("resolve", &common_dir))?;
-        let own_dir = ask("--git-dir")?;
-        let own_dir = own_dir.canonicalize().map_err(Error::io("resolve", &own_dir))?;
+        let place = Place::of(path)?;
+        let common_dir = place.path("--git-common-dir")?;
+        let own_dir = place.path("--git-dir")?;
         let repository = Self { git: Git::in_repository(&common_dir), root: common_dir.clone(), common_dir };
-        let root = if own_dir == repository.common_dir {
-            match git.call(["rev-parse", "--is-inside-work-tree"]).ok()?.trim_ascii() {
-                b"true" => ask("--show-toplevel")?,
-                _ => repository.main_root()?,
-            }
-        } else {
-            repository.main_root()?
+        let root = match place.path("--show-toplevel") {
+            Ok(top) if own_dir == repository.common_dir => top,
+            _ => repository.main_root()?,
         };
         let root = root.canonicalize().unwrap_or(root);
         Ok(Self { root, ..repository })
@@ -103,7 +99,10 @@ impl Repository {
         if rev.is_empty() || rev.contains('\0') {
             return Ok(None);
         }
-        let target = CommitHash::new(rev).ok().or_else(|| loose_target(&self.common_dir, rev));
+        let target = match refs::target(&self.common_dir, rev) {
+            Some(None) => return Ok(None),
+            found => CommitHash::new(rev).ok().or(found.flatten()),
+        };
         if let Some(target) = target.as_ref().filter(|target| self.git.has_found(target, Found::Commit)) {
             return Ok(Some(target.clone()));
         }
@@ -359,7 +358,9 @@ impl Repository {
 
     /// True if the repository may lack objects.
     pub(crate) fn is_partial(&self) -> Result<bool> {
-        self.git.call(["config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"]).yes()
+        let is_promise = |key: &[u8]| key.starts_with(b"remote.") && key.ends_with(b".promisor");
+        let settings = effective(&self.git)?;
+        Ok(settings.iter().any(|(_, (key, _))| key == b"extensions.partialclone" || is_promise(key)))
     }
 
     /// Ensures that every file of a commit is present.
@@ -460,8 +461,8 @@ impl Repository {
 
     /// The target of a reference, by its full name; tags are not peeled.
     pub(crate) fn read_ref(&self, name: &str) -> Result<Option<CommitHash>> {
-        if let Some(target) = loose_target(&self.common_dir, name) {
-            return Ok(Some(target));
+        if let Some(found) = refs::target(&self.common_dir, name) {
+            return Ok(found);
         }
         self.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options", name]).hash_if_any()
     }
@@ -484,6 +485,14 @@ impl Repository {
     }
 
     fn list_refs_below(&self, prefixes: &[&str]) -> Result<Vec<(String, CommitHash)>> {
+        match refs::list(&self.common_dir, prefixes) {
+            Some(found) => Ok(found),
+            None => self.list_refs_by_git(prefixes),
+        }
+    }
+
+    /// Like [`Self::list_refs`]; fails if git cannot read the repository.
+    pub(crate) fn list_refs_by_git(&self, prefixes: &[&str]) -> Result<Vec<(String, CommitHash)>> {
         let call = self.git.call(["for-each-ref", "--format=%(objectname) %(refname)", "--"]).args(prefixes);
         let stdout = call.ok()?;
         let text = String::from_utf8_lossy(&stdout);
@@ -537,12 +546,16 @@ pub fn is_ignored(file: &Path) -> Result<Option<bool>> {
 
 /// The tree of a commit.
 pub(crate) fn tree_of(git: &Git, commit: &CommitHash) -> Result<CommitHash> {
-    let call = git.call(["rev-parse", "--verify", "--end-of-options"]).arg(format!("{commit}^{{tree}}"));
+    let call = tree_call(git, commit);
     call.parse_hash(&call.ok_for_ever()?)
 }
 
+fn tree_call<'a>(git: &'a Git, commit: &CommitHash) -> Call<'a> {
+    git.call(["rev-parse", "--verify", "--end-of-options"]).arg(format!("{commit}^{{tree}}"))
+}
+
 fn check_ref_name(name: &str) -> Result<()> {
-    if is_ref_name(name) { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
+    if refs::is_name(name) { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
 }
 
 /// Creates a commit object.
@@ -551,7 +564,10 @@ pub(crate) fn commit_tree(git: &Git, tree: &CommitHash, parents: &[&CommitHash],
     for parent in parents {
         call = call.args(["-p", parent.as_str()]);
     }
-    call.hash()
+    let commit = call.hash()?;
+    git.note_object(&commit, Found::Commit);
+    tree_call(git, &commit).note_output(tree.as_str());
+    Ok(commit)
 }
 
 /// The files that differ between two commits or trees.

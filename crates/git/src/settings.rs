@@ -8,11 +8,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::OFlags;
 
 use crate::call::{Git, fields};
+use crate::effective::{effective, split_entry};
 use crate::{Error, Repository, Result};
 
 /// Files of agents and editors that are not work.
@@ -46,17 +47,11 @@ impl Settings {
     /// Reads the settings of the user's repository. The content of files named by path in its config is included, so
     /// that the clones can be moved.
     pub(crate) fn of_user(user: &Repository) -> Result<Self> {
-        let call = user.git.call(["config", "--list", "-z", "--show-scope"]);
-        let stdout = call.ok()?;
-        let (mut pairs, mut keys) = (Vec::new(), BTreeSet::new());
-        let mut words = fields(&stdout);
-        while let (Some(scope), Some(entry)) = (words.next(), words.next()) {
-            let (key, value) = split_entry(entry);
-            keys.insert(key);
-            if matches!(scope, b"global" | b"local" | b"worktree") && is_allowed(key) {
-                pairs.push((key.to_vec(), value.to_vec()));
-            }
-        }
+        let all = effective(&user.git)?;
+        let keys: BTreeSet<&[u8]> = all.iter().map(|(_, (key, _))| key.as_slice()).collect();
+        let of_user = |scope: &[u8]| matches!(scope, b"global" | b"local" | b"worktree");
+        let taken = all.iter().filter(|(scope, (key, _))| of_user(scope) && is_allowed(key));
+        let mut pairs: Vec<Pair> = taken.map(|(_, pair)| pair.clone()).collect();
         for name in missing_filters(&pairs) {
             pairs.extend(turned_off(&name));
         }
@@ -146,14 +141,6 @@ fn joined(parts: &[&[u8]]) -> Vec<u8> {
     all
 }
 
-/// A key without a value means true.
-fn split_entry(entry: &[u8]) -> (&[u8], &[u8]) {
-    match entry.iter().position(|&byte| byte == b'\n') {
-        Some(end) => (&entry[..end], &entry[end + 1..]),
-        None => (entry, b"true"),
-    }
-}
-
 /// Section, subsection and name of a key.
 type Parts<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
 
@@ -188,8 +175,6 @@ fn is_allowed(key: &[u8]) -> bool {
 
 /// The settings of one config file, parsed by git; without its includes. The same content is parsed once.
 pub(crate) fn read_config(path: &Path) -> Result<Vec<Pair>> {
-    static PARSED: Mutex<BTreeMap<Vec<u8>, Vec<Pair>>> = Mutex::new(BTreeMap::new());
-    let parsed = || PARSED.lock().unwrap_or_else(PoisonError::into_inner);
     let content = read_small(path);
     if let Some(known) = content.as_ref().and_then(|content| parsed().get(content).cloned()) {
         return Ok(known);
@@ -197,13 +182,25 @@ pub(crate) fn read_config(path: &Path) -> Result<Vec<Pair>> {
     let pairs = parse_config(path)?;
     // Somebody may have changed the file meanwhile.
     if let Some(content) = content.filter(|content| read_small(path).as_ref() == Some(content)) {
-        let mut parsed = parsed();
-        if parsed.len() >= MAX_PARSED {
-            parsed.clear();
-        }
-        parsed.insert(content, pairs.clone());
+        remember(content, &pairs);
     }
     Ok(pairs)
+}
+
+/// The settings of the contents of config files.
+type Parsed = BTreeMap<Vec<u8>, Vec<Pair>>;
+
+fn parsed() -> MutexGuard<'static, Parsed> {
+    static PARSED: Mutex<Parsed> = Mutex::new(BTreeMap::new());
+    PARSED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn remember(content: Vec<u8>, pairs: &[Pair]) {
+    let mut parsed = parsed();
+    if parsed.len() >= MAX_PARSED {
+        parsed.clear();
+    }
+    parsed.insert(content, pairs.to_vec());
 }
 
 /// Maximum number of contents of config files that are remembered, and maximum size of one in bytes.
@@ -231,8 +228,20 @@ fn parse_config(path: &Path) -> Result<Vec<Pair>> {
     Ok(fields(&call.ok()?).map(pair).collect())
 }
 
+/// Writes a config file.
+pub(crate) fn write_config(path: &Path, config: &[Pair]) -> Result<()> {
+    write_config_as(path, config, false)
+}
+
+fn write_config_as(path: &Path, config: &[Pair], is_private: bool) -> Result<()> {
+    let content = render_config(config);
+    replace_file_as(path, &content, is_private)?;
+    remember(content, config);
+    Ok(())
+}
+
 /// The text of a config file.
-pub(crate) fn render_config(pairs: &[Pair]) -> Vec<u8> {
+fn render_config(pairs: &[Pair]) -> Vec<u8> {
     let mut text = Vec::new();
     let mut current: Option<(&[u8], Option<&[u8]>)> = None;
     for (key, value) in pairs {
@@ -307,7 +316,7 @@ fn replace_file_as(path: &Path, content: &[u8], is_private: bool) -> Result<()> 
 /// Writes the config of a store. An address of a remote, and how to reach it, may hold passwords.
 pub(crate) fn write_store_config(path: &Path, config: &[Pair]) -> Result<()> {
     let has_remote = config.iter().any(|(key, _)| key == REMOTE.as_bytes());
-    replace_file_as(path, &render_config(config), has_remote)
+    write_config_as(path, config, has_remote)
 }
 
 /// How the user's repository reaches its remotes, where it says so itself: for the store alone, and never for a workspace.
@@ -377,7 +386,8 @@ mod tests {
             ("filter.odd \"name\" \\ x.smudge", ""),
             ("user.name", "Zoë # ;"),
         ]);
-        fs::write(&path, render_config(&list)).unwrap();
+        write_config(&path, &list).unwrap();
+        assert_eq!(parse_config(&path).unwrap(), list);
         assert_eq!(read_config(&path).unwrap(), list);
     }
 }

@@ -14,6 +14,7 @@ use crate::conversion::as_checked_out;
 use crate::difference::{Difference, Entry, SUBMODULE, differences, index_info, nul_terminated};
 use crate::finding::{Finding, unreadable_folder};
 use crate::folders::remove_all;
+use crate::known::Found;
 use crate::nested;
 use crate::plan::{Plan, ignored};
 use crate::submodule_edits::{Edit, Looker, unknown_inside};
@@ -128,6 +129,7 @@ impl Workspace {
         findings.sort();
         findings.dedup();
         let changed = changes.into_iter().map(|change| change.path).collect();
+        self.git.known().note_index(&self.spec.state.join("index"));
         Ok((Snapshot { tree, changed, findings }, edits))
     }
 
@@ -352,6 +354,7 @@ impl Workspace {
         if state.converts && self.put_back_unchanged(state, &tree)? {
             tree = self.git.call(["write-tree"]).hash()?;
         }
+        self.git.note_object(&tree, Found::Object);
         state.index_tree = Some(tree.clone());
         state.write(&self.spec)?;
         Ok(tree)

@@ -122,7 +122,7 @@ fn is_refused(answer: &crate::call::Answer) -> bool {
 
 /// Describes the damage of the objects to which the references of a repository point.
 fn damage_of(repository: &Repository) -> Result<Option<String>> {
-    let refs = match repository.list_refs("refs") {
+    let refs = match repository.list_refs_by_git(&["refs"]) {
         Ok(refs) => refs,
         Err(error @ (Error::GitMissing | Error::GitTimedOut { .. } | Error::ForeignOwner { .. })) => return Err(error),
         Err(_) => return Ok(Some("git cannot read it".to_owned())),

@@ -15,7 +15,7 @@ use crate::difference::{SUBMODULE, differences, write_changes};
 use crate::folders::{beside, relative, remove_all};
 use crate::nested;
 use crate::repository::tree_of;
-use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
+use crate::settings::{Pair, Settings, pairs, read_config, replace_file, write_config};
 use crate::transfer::{missing, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result};
 
@@ -196,7 +196,7 @@ fn write_settings(user: &Repository, to: &Path) -> Result<()> {
         config.push((URL.as_bytes().to_vec(), url.stdout.trim_ascii_end().to_vec()));
     }
     settings.write_info(to)?;
-    replace_file(&to.join("config"), &render_config(&config))
+    write_config(&to.join("config"), &config)
 }
 
 /// Copies a commit that others can fetch to the store, so that the clones can have it.
@@ -220,7 +220,7 @@ pub(crate) fn make_copy(like: &Git, to: &Path) -> Result<()> {
     init(like, to, &["--bare"])?;
     let mut config = own_format(to)?;
     keep_objects(&mut config);
-    replace_file(&to.join("config"), &render_config(&config))
+    write_config(&to.join("config"), &config)
 }
 
 /// Copies commits from an agent's git folder, of which only the objects are read, to the store's copy. Returns the
@@ -409,7 +409,7 @@ fn remake_git_dir(source: &Path, submodule: &Submodule, root: &Path, git_dir: &P
     }
     git.call(["update-ref", "--no-deref", "--stdin"]).stdin(lines).with_identity().ok()?;
     replace_file(&making.join("HEAD"), format!("{}\n", submodule.commit).as_bytes())?;
-    replace_file(&making.join("config"), &render_config(&config))?;
+    write_config(&making.join("config"), &config)?;
     fs::copy(index, making.join("index")).map_err(Error::io("copy", index))?;
     remove_all(git_dir)?;
     fs::rename(&making, git_dir).map_err(Error::io("rename", &making))?;
@@ -443,7 +443,7 @@ pub(crate) fn note(place: &Place<'_>, submodules: &[Submodule]) -> Result<()> {
     let mut config = read_config(&path)?;
     config.retain(|(key, _)| !list.iter().any(|(name, _)| name == key));
     config.extend(list);
-    replace_file(&path, &render_config(&config))
+    write_config(&path, &config)
 }
 
 /// Copies commits of an agent in submodules to the store, before their git folders are created again.

@@ -7,9 +7,11 @@ mod saving;
 
 pub(crate) use checkout::LAST_SECOND;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::call::{Git, fields, to_path};
+use crate::place::Place;
 use crate::{CommitHash, Error, Result};
 
 /// A folder with a commit's files and a pinned repository: if its `.git` is lost, calls fail instead of using another
@@ -43,21 +45,8 @@ impl WorkTree {
         if !root.is_dir() {
             return Err(not_one());
         }
-        let discovering = Git::discovering(&root);
-        let resolved = |found: PathBuf| found.canonicalize().map_err(Error::io("resolve", found));
-        let whats = ["--show-toplevel", "--git-dir", "--git-common-dir"];
-        let answer = discovering.call(["rev-parse", "--path-format=absolute"]).args(whats).answer()?;
-        let lines: Vec<&[u8]> = answer.stdout.split(|&byte| byte == b'\n').collect();
-        // A path may contain line breaks; then each value is read separately.
-        let at_once = answer.code == Some(0) && lines.len() == 4;
-        let ask = |what: &str| {
-            let place = whats.iter().position(|each| *each == what).filter(|_| at_once);
-            match place.and_then(|place| lines.get(place)) {
-                Some(line) => resolved(to_path(line)),
-                None => resolved(discovering.call(["rev-parse", "--path-format=absolute", what]).path()?),
-            }
-        };
-        let top = match ask("--show-toplevel") {
+        let place = Place::of(&root)?;
+        let top = match place.path("--show-toplevel") {
             Ok(top) => top,
             Err(Error::GitFailed { stderr, .. }) if stderr.contains("work tree") => {
                 return Err(not_one());
@@ -67,8 +56,8 @@ impl WorkTree {
         if top != root {
             return Err(not_one());
         }
-        let git_dir = ask("--git-dir")?;
-        let common_dir = ask("--git-common-dir")?;
+        let git_dir = place.path("--git-dir")?;
+        let common_dir = place.path("--git-common-dir")?;
         Ok(Self { git: Git::in_work_tree(&git_dir, &root), root, git_dir, common_dir, modules: None })
     }
 
@@ -113,8 +102,17 @@ impl WorkTree {
     /// # Errors
     /// [`Error::UnknownRevision`] before the first commit.
     pub fn head(&self) -> Result<CommitHash> {
+        if let Some(head) = self.checked_out() {
+            return Ok(head);
+        }
         let head = self.git.call(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).hash_if_any()?;
         head.ok_or_else(|| Error::UnknownRevision { rev: "HEAD".to_owned() })
+    }
+
+    /// The HEAD of a check-out for checks, in whose git folder only we have written a commit there.
+    fn checked_out(&self) -> Option<CommitHash> {
+        let text = self.modules.as_ref().and_then(|_| fs::read_to_string(self.git_dir.join("HEAD")).ok())?;
+        CommitHash::new(text.strip_suffix('\n')?).ok()
     }
 
     /// True if nothing differs from HEAD: no change, nothing staged, no untracked file except ignored ones.

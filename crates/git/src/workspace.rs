@@ -16,13 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::bare::{init, own_format};
 use crate::call::{Git, LONG_TIME_LIMIT, fields};
+use crate::effective::effective;
 use crate::folders::{FolderLock, absolute, beside, copy_index, put_aside, relative, remove_all};
 use crate::nested;
-use crate::repository::{changed_between, tree_of};
-use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, read_config, render_config, replace_file};
+use crate::refs;
+use crate::repository::tree_of;
+use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, replace_file, write_config};
 use crate::submodule_edits::Edit;
 use crate::submodules::{self, Files, MODULES, Place};
-use crate::transfer::retried;
 use crate::{CommitHash, Damage, Error, Result, Store};
 
 /// The setting that marks a clone as a workspace.
@@ -34,32 +35,6 @@ const NO_PUSH: &str = "pushing is disabled in this workspace, coding-loops lands
 
 /// Refuses a push to any other address too.
 const PRE_PUSH: &str = "#!/bin/sh\ngit config --get remote.origin.pushurl >&2\nexit 1\n";
-
-/// The files of unfinished operations in a git folder.
-const UNFINISHED: &[&str] = &[
-    "MERGE_HEAD",
-    "MERGE_MODE",
-    "MERGE_MSG",
-    "MERGE_AUTOSTASH",
-    "SQUASH_MSG",
-    "CHERRY_PICK_HEAD",
-    "REVERT_HEAD",
-    "sequencer",
-    "rebase-merge",
-    "rebase-apply",
-    "BISECT_START",
-    "BISECT_LOG",
-    "BISECT_TERMS",
-    "BISECT_NAMES",
-    "BISECT_EXPECTED_REV",
-    "BISECT_ANCESTORS_OK",
-    "BISECT_RUN",
-    "HEAD.lock",
-    "index.lock",
-    "config.lock",
-    "packed-refs.lock",
-    "reftable/tables.list.lock",
-];
 
 /// The paths of a workspace, and the branch of its agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +77,17 @@ pub enum Opened {
         /// The path of the damaged one; none if it was missing.
         kept_as: Option<PathBuf>,
     },
+}
+
+/// The settings of the user and of the machine that are in effect in the store and in workspaces.
+#[derive(Default)]
+pub(crate) struct Inherited {
+    /// Global hooks.
+    hooks: bool,
+    name: bool,
+    email: bool,
+    /// git may convert content between files and objects.
+    converts: bool,
 }
 
 /// Our record of a workspace.
@@ -159,19 +145,6 @@ impl State {
         let text = serde_json::to_vec(self).map_err(|error| Error::io("write", &path)(error.into()))?;
         replace_file(&path, &text)
     }
-}
-
-/// Removes stale locks of references left by a killed git. No reference has this kind of name.
-fn remove_locks(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_locks(&path)?;
-        } else if path.extension().is_some_and(|end| end == "lock") {
-            remove_all(&path)?;
-        }
-    }
-    Ok(())
 }
 
 impl Workspace {
@@ -259,7 +232,7 @@ impl Workspace {
         }
     }
 
-    fn git_dir(&self) -> PathBuf {
+    pub(crate) fn git_dir(&self) -> PathBuf {
         self.spec.path.join(".git")
     }
 
@@ -316,7 +289,8 @@ impl Workspace {
         let git = Git::in_work_tree(&git_dir, self.root());
         let works = |call: &[&str]| git.call(call).answer().is_ok_and(|answer| answer.code == Some(0));
         let is_marked = self.is_marked();
-        let has_head = is_marked && works(&["cat-file", "-e", "HEAD^{tree}"]);
+        let finds_head = || works(&["cat-file", "-e", "HEAD^{tree}"]);
+        let has_head = is_marked && self.git.known().has_head(&git_dir, self.store.path(), finds_head);
         if !git_dir.join("config").is_file() || !has_head && !works(&["rev-parse", "--is-bare-repository"]) {
             return Some(Damage::GitUnreadable);
         }
@@ -363,7 +337,7 @@ impl Workspace {
 
     // ---- making ----
 
-    fn replace(&self, damage: Damage, base: &CommitHash) -> Result<Opened> {
+    pub(crate) fn replace(&self, damage: Damage, base: &CommitHash) -> Result<Opened> {
         tracing::warn!(workspace = ?self.root(), ?damage, "replacing a damaged workspace");
         let exists = self.root().symlink_metadata().is_ok();
         let kept_as = if exists { Some(put_aside(self.root())?) } else { None };
@@ -372,7 +346,7 @@ impl Workspace {
     }
 
     /// Repairs the workspace if it is damaged.
-    fn mend(&self, base: &CommitHash) -> Result<Opened> {
+    pub(crate) fn mend(&self, base: &CommitHash) -> Result<Opened> {
         let Some(damage) = self.damage() else { return Ok(Opened::Kept) };
         let kept_as = match damage {
             Damage::GitMissing => None,
@@ -395,7 +369,7 @@ impl Workspace {
             let base = self.state()?.base;
             let making = beside(self.root(), ".new");
             remove_all(&making)?;
-            self.init_git(&making, &base)?;
+            self.init_git(&making, &base, &self.inherited()?)?;
             fs::rename(making.join(".git"), self.git_dir()).map_err(Error::io("rename", &making))?;
             remove_all(&making)?;
             self.fill_submodules(self.root(), &base, Files::Keep, None)?;
@@ -416,24 +390,18 @@ impl Workspace {
         fs::create_dir(&making).map_err(Error::io("create", &making))?;
         let git = self.git.with_work_tree(&making);
         git.call(["read-tree", "--reset", "-u", base.as_str()]).time_limit(LONG_TIME_LIMIT).ok()?;
-        self.init_git(&making, base)?;
-        self.record(base)?;
+        let inherited = self.inherited()?;
+        self.init_git(&making, base, &inherited)?;
+        self.record(base, &inherited)?;
         self.fill_submodules(&making, base, Files::Reset, None)?;
         reach(Point::WorkspaceMade);
         fs::rename(&making, self.root()).map_err(Error::io("rename", &making))
     }
 
     /// Records that our index and the files are those of a commit.
-    fn record(&self, base: &CommitHash) -> Result<()> {
+    pub(crate) fn record(&self, base: &CommitHash, inherited: &Inherited) -> Result<()> {
         let base_tree = tree_of(self.store.git(), base)?;
-        let listed = self.store.git().with_env("GIT_INDEX_FILE", self.spec.state.join("index"));
-        let listed = listed.call(["ls-files", "--stage", "-z"]).ok()?;
-        let (mut has_links, mut has_attributes) = (false, false);
-        for entry in fields(&listed) {
-            has_links |= entry.starts_with(b"160000 ");
-            has_attributes |= entry.ends_with(b"/.gitattributes") || entry.ends_with(b"\t.gitattributes");
-        }
-        let configured = self.store.git().call(["config", "--get-regexp", r"^core\.(autocrlf|attributesfile)$"]).yes()?;
+        let (has_links, has_attributes) = self.special_entries(&base_tree)?;
         let info = fs::metadata(self.store.path().join("info/attributes")).is_ok_and(|meta| meta.len() > 0);
         let state = State {
             base: base.clone(),
@@ -445,25 +413,57 @@ impl Workspace {
             has_new_rules: false,
             has_links,
             start_edits: Vec::new(),
-            converts: has_attributes || configured || info,
+            converts: has_attributes || inherited.converts || info,
         };
         state.write(&self.spec)
     }
 
+    /// Whether a tree has submodules, and files with attributes; our index is this tree.
+    fn special_entries(&self, tree: &CommitHash) -> Result<(bool, bool)> {
+        if let Some(known) = self.git.known().special_entries(tree) {
+            return Ok(known);
+        }
+        // The workspace may have a temporary name still.
+        let git = self.store.git().with_env("GIT_INDEX_FILE", self.spec.state.join("index"));
+        let listed = git.call(["ls-files", "--stage", "-z"]).ok()?;
+        let (mut has_links, mut has_attributes) = (false, false);
+        for entry in fields(&listed) {
+            has_links |= entry.starts_with(b"160000 ");
+            has_attributes |= entry.ends_with(b"/.gitattributes") || entry.ends_with(b"\t.gitattributes");
+        }
+        self.git.known().note_special_entries(tree, (has_links, has_attributes));
+        Ok((has_links, has_attributes))
+    }
+
+    /// Reads the settings that the store and its workspaces have from outside.
+    pub(crate) fn inherited(&self) -> Result<Inherited> {
+        let mut found = Inherited::default();
+        for (scope, (key, _)) in effective(self.store.git())?.iter() {
+            match key.as_slice() {
+                b"core.hookspath" => found.hooks |= scope == b"global",
+                b"core.autocrlf" | b"core.attributesfile" => found.converts = true,
+                b"user.name" => found.name = true,
+                b"user.email" => found.email = true,
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
     /// Creates the agent's git folder in `making`, with a commit checked out.
-    fn init_git(&self, making: &Path, base: &CommitHash) -> Result<()> {
+    fn init_git(&self, making: &Path, base: &CommitHash, inherited: &Inherited) -> Result<()> {
         init(self.store.git(), making, &[&format!("--initial-branch={}", self.spec.branch)])?;
         let git_dir = making.join(".git");
         let settings = self.settings()?;
         let mut config = own_format(&git_dir)?;
         config.extend(settings.pairs.iter().cloned());
-        config.extend(self.own_settings(&settings)?);
-        replace_file(&git_dir.join("config"), &render_config(&config))?;
+        config.extend(self.own_settings(&settings, inherited));
+        write_config(&git_dir.join("config"), &config)?;
         fs::create_dir_all(git_dir.join("hooks")).map_err(Error::io("create", git_dir.join("hooks")))?;
         self.connect(&git_dir, base)
     }
 
-    fn settings(&self) -> Result<Settings> {
+    pub(crate) fn settings(&self) -> Result<Settings> {
         let mut settings = Settings::of_clone(self.store.path())?;
         if settings.exclude.is_empty() {
             settings.exclude = OWN_EXCLUDES.as_bytes().to_vec();
@@ -472,7 +472,7 @@ impl Workspace {
     }
 
     /// The settings of a workspace.
-    fn own_settings(&self, settings: &Settings) -> Result<Vec<Pair>> {
+    pub(crate) fn own_settings(&self, settings: &Settings, inherited: &Inherited) -> Vec<Pair> {
         let store = relative(self.root(), self.store.path());
         let mut list = pairs(&[
             MARK,
@@ -485,11 +485,12 @@ impl Workspace {
             ("push.gpgsign", "false"),
         ]);
         // Global hooks of the user must not run for the agent.
-        if self.store.git().call(["config", "--global", "--get", "core.hooksPath"]).answer()?.code == Some(0) {
+        if inherited.hooks {
             list.extend(pairs(&[("core.hookspath", ".git/hooks")]));
         }
-        for (key, value) in [("user.name", "coding-loops"), ("user.email", "coding-loops@localhost")] {
-            if !settings.has(key) && self.store.git().call(["config", "--get", key]).answer()?.code != Some(0) {
+        let named = [("user.name", "coding-loops", inherited.name), ("user.email", "coding-loops@localhost", inherited.email)];
+        for (key, value, is_inherited) in named {
+            if !settings.has(key) && !is_inherited {
                 list.extend(pairs(&[(key, value)]));
             }
         }
@@ -503,11 +504,11 @@ impl Workspace {
             (&format!("branch.{branch}.remote"), "origin"),
             (&format!("branch.{branch}.merge"), self.store.integration_ref()),
         ]));
-        Ok(list)
+        list
     }
 
     /// Connects the agent's git folder to the store, updates its references, and copies our index.
-    fn connect(&self, git_dir: &Path, base: &CommitHash) -> Result<()> {
+    pub(crate) fn connect(&self, git_dir: &Path, base: &CommitHash) -> Result<()> {
         self.settings()?.write_info(git_dir)?;
         let hooks = git_dir.join("hooks");
         fs::create_dir_all(&hooks).map_err(Error::io("create", &hooks))?;
@@ -528,15 +529,21 @@ impl Workspace {
         if !is_file || fs::read(&head).ok() != Some(format!("ref: {branch}\n").into_bytes()) {
             git.call(["symbolic-ref", "HEAD", &branch]).ok()?;
         }
-        let mut lines = format!("update {branch} {base}\n");
+        let mut wanted = vec![(branch, base.clone())];
         for (name, hash) in self.store.repository().branches_and_tags()? {
-            match name.strip_prefix("refs/heads/") {
-                Some(branch) => lines.push_str(&format!("update refs/remotes/origin/{branch} {hash}\n")),
-                None => lines.push_str(&format!("update {name} {hash}\n")),
-            }
+            let name = match name.strip_prefix("refs/heads/") {
+                Some(branch) => format!("refs/remotes/origin/{branch}"),
+                None => name,
+            };
+            wanted.push((name, hash));
         }
-        // The settings of a workspace always name somebody.
-        git.call(["update-ref", "--no-deref", "--stdin"]).stdin(lines).ok()?;
+        let there = refs::list(git_dir, &["refs/heads", "refs/remotes", "refs/tags"]).unwrap_or_default();
+        wanted.retain(|wanted| there.binary_search(wanted).is_err());
+        if !wanted.is_empty() {
+            let lines: String = wanted.iter().map(|(name, hash)| format!("update {name} {hash}\n")).collect();
+            // The settings of a workspace always name somebody.
+            git.call(["update-ref", "--no-deref", "--stdin"]).stdin(lines).ok()?;
+        }
         self.copy_index(git_dir)
     }
 
@@ -545,57 +552,11 @@ impl Workspace {
         let (ours, theirs) = (self.spec.state.join("index"), git_dir.join("index"));
         let new = beside(&theirs, ".new");
         copy_index(&ours, &new).map_err(Error::io("copy", &ours))?;
-        fs::rename(&new, &theirs).map_err(Error::io("replace", &theirs))
-    }
-
-    // ---- going back ----
-
-    /// Resets files, index and branch to a commit and discards everything that the agent has left, except ignored files
-    /// and the content of its git folder (branches, stash, hooks). A workspace that is damaged or cannot be reset is
-    /// replaced.
-    pub fn reset_to(&self, base: &CommitHash) -> Result<Opened> {
-        let _lock = self.lock()?;
-        let opened = match self.mend(base)? {
-            opened @ Opened::Replaced { .. } => return Ok(opened),
-            opened => opened,
-        };
-        // A gc of the agent may still run.
-        match retried(|| self.reset(base)) {
-            Ok(()) => Ok(opened),
-            Err(error @ (Error::GitMissing | Error::GitTimedOut { .. })) => Err(error),
-            Err(error) if error.is_disk_full() => Err(error),
-            Err(error) => {
-                // If the store lacks this commit, creating the workspace fails the same way.
-                self.replace(Damage::ResetFailed(error.to_string()), base)
-            }
+        fs::rename(&new, &theirs).map_err(Error::io("replace", &theirs))?;
+        for index in [ours, theirs] {
+            self.git.known().note_index(&index);
         }
-    }
-
-    fn reset(&self, base: &CommitHash) -> Result<()> {
-        // Untracked files first: an attributes file among them would change how files are written.
-        let clean = self.git.call(["clean", "--quiet", "--force", "--force", "-d"]).time_limit(LONG_TIME_LIMIT);
-        clean.ok()?;
-        if self.attributes_differ(base)? {
-            // Files written under other rules look unchanged to git but are not: all are written again, after the files
-            // with the rules are removed.
-            remove_all(&self.spec.state.join("index"))?;
-            self.git.call(["read-tree", base.as_str()]).ok()?;
-            clean.ok()?;
-            self.git.call(["checkout-index", "-q", "-f", "-u", "-a"]).time_limit(LONG_TIME_LIMIT).ok()?;
-        } else {
-            self.git.call(["read-tree", "--reset", "-u", base.as_str()]).time_limit(LONG_TIME_LIMIT).ok()?;
-            clean.ok()?;
-        }
-        reach(Point::WorkspaceReset);
-        let git_dir = self.git_dir();
-        for name in UNFINISHED {
-            remove_all(&git_dir.join(name))?;
-        }
-        remove_locks(&git_dir.join("refs"))?;
-        self.restore_config(&git_dir)?;
-        self.connect(&git_dir, base)?;
-        self.record(base)?;
-        self.fill_submodules(self.root(), base, Files::Reset, None)
+        Ok(())
     }
 
     /// Fills the submodules of a commit or tree in the workspace with files at `root`, or only those in `only`. The
@@ -621,33 +582,6 @@ impl Workspace {
             );
         }
         Ok(())
-    }
-
-    fn attributes_differ(&self, base: &CommitHash) -> Result<bool> {
-        let mut paths = self.git.call(["diff-files", "-z", "--name-only", "--ignore-submodules=all"]).paths()?;
-        let mut state = self.state()?;
-        let index_tree = match state.index_tree.take() {
-            Some(tree) => tree,
-            None => self.git.call(["write-tree"]).hash()?,
-        };
-        paths.extend(changed_between(&self.git, &index_tree, base)?);
-        // The index is about to become another one.
-        state.write(&self.spec)?;
-        Ok(paths.iter().any(|path| path.file_name().is_some_and(|name| name == ".gitattributes")))
-    }
-
-    /// Restores the required settings of the agent's config; others belong to the agent.
-    fn restore_config(&self, git_dir: &Path) -> Result<()> {
-        let (path, settings) = (git_dir.join("config"), self.settings()?);
-        let mut config = read_config(&path)?;
-        let before = config.clone();
-        let wanted = self.own_settings(&settings)?;
-        let is_wanted = |key: &[u8]| wanted.iter().chain(&settings.pairs).any(|(name, _)| name == key);
-        config.retain(|(key, _)| !is_wanted(key) && key != b"core.worktree" && key != b"core.bare");
-        config.extend(pairs(&[("core.bare", "false")]));
-        config.extend(settings.pairs);
-        config.extend(wanted);
-        if config == before { Ok(()) } else { replace_file(&path, &render_config(&config)) }
     }
 
     /// Removes the workspace and our record of it. Save its work first.

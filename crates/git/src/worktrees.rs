@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use crate::call::{fields, to_path};
 use crate::folders::absolute;
+use crate::refs;
 use crate::repository::short_name;
-use crate::{Error, Repository, Result};
+use crate::{CommitHash, Error, Repository, Result};
 
 /// A registered worktree.
 pub(crate) struct WorktreeEntry {
@@ -65,14 +66,18 @@ impl Repository {
     /// The worktree (or main checkout) in which a branch is checked out or being rebased. Entries with a missing folder
     /// do not count.
     pub fn branch_checked_out(&self, name: &str) -> Result<Option<PathBuf>> {
+        let full = format!("refs/heads/{name}");
+        let dirs = self.git_dirs()?;
+        if dirs.iter().all(|(git_dir, _)| is_elsewhere(git_dir, &full)) {
+            return Ok(None);
+        }
         let worktrees = self.worktrees()?;
         for entry in worktrees.iter().filter(|entry| !entry.prunable) {
             if entry.branch.as_deref() == Some(name) {
                 return Ok(Some(entry.path.clone()));
             }
         }
-        let full = format!("refs/heads/{name}");
-        for (git_dir, path) in self.git_dirs()? {
+        for (git_dir, path) in dirs {
             let is_deleted = worktrees.iter().any(|entry| entry.prunable && entry.path == path);
             if !is_deleted && branch_being_rebased(&git_dir).as_deref() == Some(full.as_str()) {
                 return Ok(Some(path));
@@ -110,6 +115,19 @@ impl Repository {
         }
         Ok(())
     }
+}
+
+/// True if the files of a git folder show that a branch (full name) is not checked out there.
+fn is_elsewhere(git_dir: &Path, branch: &str) -> bool {
+    let head = git_dir.join("HEAD");
+    let is_file = head.symlink_metadata().is_ok_and(|meta| meta.is_file());
+    let text = if is_file { fs::read_to_string(head).ok() } else { None };
+    let is_known_head = text.as_deref().and_then(|text| text.strip_suffix('\n')).is_some_and(|text| {
+        // Other formats of references have a name there that git does not allow.
+        let name = text.strip_prefix("ref:").map(str::trim);
+        name.map_or_else(|| CommitHash::new(text).is_ok(), |name| refs::is_name(name) && name != branch)
+    });
+    is_known_head && branch_being_rebased(git_dir).as_deref() != Some(branch)
 }
 
 /// The full name of the branch that an unfinished rebase has detached from its worktree.
