@@ -134,9 +134,8 @@ impl Context<'_> {
     pub(crate) fn restore(&self, workspace: &Workspace, target: &CommitHash) -> Result<()> {
         let head = self.integration_head()?;
         let base = self.history().merge_base(target, &head)?.unwrap_or_else(|| target.clone());
-        let opened = workspace.reset_to(&base)?;
+        let opened = workspace.start_at(&base, &self.look_options(self.config.landing.file_bytes))?;
         log_damage(workspace, &opened);
-        workspace.snapshot_start(&self.look_options(self.config.landing.file_bytes))?;
         if base != *target {
             workspace.put_back(&self.history().tree_of(target)?)?;
         }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::known::{FileId, Found, Known, object_file};
+use crate::known::{Found, Known, ObjectFiles, object_files};
 use crate::{CommitHash, Error, Result};
 
 /// Settings for every call: the user's configuration must neither change our formats nor run programs.
@@ -219,22 +219,27 @@ impl Git {
         &self.known
     }
 
-    /// The file of an object, to remember that git has found it; none if git has to be asked each time.
-    pub(crate) fn object_file(&self, hash: &CommitHash) -> Option<FileId> {
+    /// The files of an object, to remember that git has found it; none if git has to be asked each time.
+    pub(crate) fn object_files(&self, hash: &CommitHash) -> Option<ObjectFiles> {
         let is_elsewhere = self.env.iter().any(|(name, _)| *name == "GIT_OBJECT_DIRECTORY");
-        object_file(self.folder().filter(|_| !is_elsewhere)?, hash)
+        object_files(self.folder().filter(|_| !is_elsewhere)?, hash)
+    }
+
+    /// Remembers that git has found an object. `files` are its files before git was asked.
+    pub(crate) fn note_found(&self, hash: &CommitHash, how: Found, files: Option<ObjectFiles>) {
+        self.known.remember(hash, how, files.filter(|files| self.object_files(hash).as_ref() == Some(files)));
     }
 
     /// Remembers that git has just written an object.
     pub(crate) fn note_object(&self, hash: &CommitHash, how: Found) {
-        let file = self.object_file(hash);
-        self.known.remember(hash, Found::Object, file);
-        self.known.remember(hash, how, file);
+        let files = self.object_files(hash);
+        self.known.remember(hash, Found::Object, files.clone());
+        self.known.remember(hash, how, files);
     }
 
-    /// True if git has found this object in this repository, and its file is still the same.
+    /// True if git has found this object in this repository, and its files are still the same.
     pub(crate) fn has_found(&self, hash: &CommitHash, how: Found) -> bool {
-        self.known.is_found(hash, how, self.object_file(hash))
+        self.known.is_found(hash, how, self.object_files(hash).as_ref())
     }
 }
 

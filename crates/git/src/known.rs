@@ -1,8 +1,8 @@
 //! What git has found in a repository and need not be asked about again.
 //!
 //! References move and stores get damaged: the target of a reference is read each time, and an object counts as found only
-//! while its file is the same as when git found it; git is asked about packed objects each time. What hashes alone determine, as
-//! the tree of a commit or the difference of two trees, never changes.
+//! while its file, or the packs if it has none, are the same as when git found it. What hashes alone determine, as the tree of a
+//! commit or the difference of two trees, never changes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,6 +23,12 @@ const MAX_OUTPUT: usize = 16 << 10;
 pub(crate) type Effective = Arc<Vec<(Vec<u8>, (Vec<u8>, Vec<u8>))>>;
 /// The files of settings, those that do not exist too.
 pub(crate) type SettingsFiles = Vec<Option<FileId>>;
+
+/// Maximum number of packs that are looked at for one object.
+const MAX_PACKS: usize = 50;
+
+/// The files that hold an object.
+pub(crate) type ObjectFiles = Vec<FileId>;
 
 /// How git has found an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +68,7 @@ impl FileId {
 pub(crate) struct Head {
     config: FileId,
     target: CommitHash,
-    object: FileId,
+    object: ObjectFiles,
 }
 
 impl Head {
@@ -76,7 +82,7 @@ impl Head {
             Some(name) => refs::target(git_dir, name)??,
             None => CommitHash::new(text).ok()?,
         };
-        let object = object_file(git_dir, &target).or_else(|| object_file(objects_of, &target))?;
+        let object = object_files(git_dir, &target).or_else(|| object_files(objects_of, &target))?;
         Some(Self { config, target, object })
     }
 }
@@ -84,7 +90,7 @@ impl Head {
 /// The answers of git about one repository.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    found: Mutex<BTreeMap<(CommitHash, Found), FileId>>,
+    found: Mutex<BTreeMap<(CommitHash, Found), ObjectFiles>>,
     /// Indexes that git could read.
     indexes: Mutex<BTreeMap<PathBuf, FileId>>,
     /// Git folders in which git found HEAD.
@@ -106,16 +112,16 @@ fn insert<K: Ord, V>(map: &Mutex<BTreeMap<K, V>>, key: K, value: V) {
 }
 
 impl Known {
-    /// True if git has found this object, and its file is still the same.
-    pub(crate) fn is_found(&self, hash: &CommitHash, how: Found, file: Option<FileId>) -> bool {
+    /// True if git has found this object, and its files are still the same.
+    pub(crate) fn is_found(&self, hash: &CommitHash, how: Found, files: Option<&ObjectFiles>) -> bool {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        file.is_some() && found.get(&(hash.clone(), how)) == file.as_ref()
+        files.is_some() && found.get(&(hash.clone(), how)) == files
     }
 
-    /// Remembers an answer of git. `file` is the object's file before git was asked.
-    pub(crate) fn remember(&self, hash: &CommitHash, how: Found, file: Option<FileId>) {
-        if let Some(file) = file {
-            insert(&self.found, (hash.clone(), how), file);
+    /// Remembers an answer of git.
+    pub(crate) fn remember(&self, hash: &CommitHash, how: Found, files: Option<ObjectFiles>) {
+        if let Some(files) = files {
+            insert(&self.found, (hash.clone(), how), files);
         }
     }
 
@@ -186,10 +192,22 @@ impl Known {
     }
 }
 
-/// The file of an object that is not packed, if it exists.
-pub(crate) fn object_file(git_dir: &Path, hash: &CommitHash) -> Option<FileId> {
+/// The file of an object, or else the packs, of a repository that borrows no objects; none if git has to be asked each time.
+pub(crate) fn object_files(git_dir: &Path, hash: &CommitHash) -> Option<ObjectFiles> {
+    let objects = git_dir.join("objects");
     let (folder, name) = hash.as_str().split_at(2);
-    FileId::of(&git_dir.join("objects").join(folder).join(name))
+    if let Some(own) = FileId::of(&objects.join(folder).join(name)) {
+        return Some(vec![own]);
+    }
+    if objects.join("info/alternates").symlink_metadata().is_ok() {
+        return None;
+    }
+    let entries = fs::read_dir(objects.join("pack")).ok()?;
+    let mut packs: Vec<PathBuf> = entries.map(|entry| Some(entry.ok()?.path())).collect::<Option<_>>()?;
+    packs.retain(|path| path.extension().is_some_and(|ext| ext == "pack"));
+    packs.sort();
+    let is_few = (1..=MAX_PACKS).contains(&packs.len());
+    is_few.then(|| packs.iter().map(|path| FileId::of(path)).collect())?
 }
 
 #[cfg(test)]
@@ -203,16 +221,25 @@ mod tests {
         let path = folder.path().join("objects/ab").join("ab".repeat(19));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let known = Known::default();
-        let is_found = |how| known.is_found(&hash, how, object_file(folder.path(), &hash));
-        known.remember(&hash, Found::Object, object_file(folder.path(), &hash));
+        let is_found = |how| known.is_found(&hash, how, object_files(folder.path(), &hash).as_ref());
+        known.remember(&hash, Found::Object, object_files(folder.path(), &hash));
         assert!(!is_found(Found::Object), "there is no file");
         fs::write(&path, "object").unwrap();
-        known.remember(&hash, Found::Object, object_file(folder.path(), &hash));
+        known.remember(&hash, Found::Object, object_files(folder.path(), &hash));
         assert!(is_found(Found::Object));
         assert!(!is_found(Found::Commit));
         fs::write(&path, "").unwrap();
         assert!(!is_found(Found::Object), "it was cut");
         fs::remove_file(&path).unwrap();
         assert!(!is_found(Found::Object), "it was removed");
+        let pack = folder.path().join("objects/pack/pack-1.pack");
+        fs::create_dir_all(pack.parent().unwrap()).unwrap();
+        fs::write(&pack, "object").unwrap();
+        known.remember(&hash, Found::Object, object_files(folder.path(), &hash));
+        assert!(is_found(Found::Object));
+        fs::write(&pack, "").unwrap();
+        assert!(!is_found(Found::Object), "the pack was cut");
+        fs::rename(&pack, pack.with_file_name("pack-2.pack")).unwrap();
+        assert!(!is_found(Found::Object), "the pack was replaced");
     }
 }

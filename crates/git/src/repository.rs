@@ -106,14 +106,14 @@ impl Repository {
         if let Some(target) = target.as_ref().filter(|target| self.git.has_found(target, Found::Commit)) {
             return Ok(Some(target.clone()));
         }
-        let file = target.as_ref().and_then(|target| self.git.object_file(target));
+        let files = target.as_ref().and_then(|target| self.git.object_files(target));
         let call = self.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options"]).arg(format!("{rev}^{{commit}}"));
         let answer = call.answer()?;
         match answer.code {
             Some(0) => {
                 let commit = call.parse_hash(&answer.stdout)?;
                 if target.as_ref() == Some(&commit) {
-                    self.git.known().remember(&commit, Found::Commit, file);
+                    self.git.note_found(&commit, Found::Commit, files);
                 }
                 Ok(Some(commit))
             }

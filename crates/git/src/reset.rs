@@ -12,7 +12,7 @@ use crate::settings::{pairs, read_config, write_config};
 use crate::submodules::Files;
 use crate::transfer::retried;
 use crate::workspace::Inherited;
-use crate::{CommitHash, Damage, Error, Opened, Result, Workspace};
+use crate::{CommitHash, Damage, Error, Opened, Result, SnapshotOptions, Workspace};
 
 /// The files of unfinished operations in a git folder.
 const UNFINISHED: &[&str] = &[
@@ -46,24 +46,39 @@ impl Workspace {
     /// replaced.
     pub fn reset_to(&self, base: &CommitHash) -> Result<Opened> {
         let _lock = self.lock()?;
+        self.reset(base).map(|(opened, _)| opened)
+    }
+
+    /// Resets it like [`Self::reset_to`], and records its content as the start like [`Self::snapshot_start`].
+    pub fn start_at(&self, base: &CommitHash, options: &SnapshotOptions<'_>) -> Result<Opened> {
+        let _lock = self.lock()?;
+        let (opened, was_there) = self.reset(base)?;
+        if !was_there {
+            self.record_start(options)?;
+        }
+        Ok(opened)
+    }
+
+    /// True if the files were those of the commit: they are recorded as the start then.
+    fn reset(&self, base: &CommitHash) -> Result<(Opened, bool)> {
         let opened = match self.mend(base)? {
-            opened @ Opened::Replaced { .. } => return Ok(opened),
+            opened @ Opened::Replaced { .. } => return Ok((opened, false)),
             opened => opened,
         };
         // A gc of the agent may still run.
-        match retried(|| self.reset(base)) {
-            Ok(()) => Ok(opened),
+        match retried(|| self.reset_in_place(base)) {
+            Ok(was_there) => Ok((opened, was_there)),
             Err(error @ (Error::GitMissing | Error::GitTimedOut { .. })) => Err(error),
             Err(error) if error.is_disk_full() => Err(error),
             Err(error) => {
                 // If the store lacks this commit, creating the workspace fails the same way.
-                self.replace(Damage::ResetFailed(error.to_string()), base)
+                Ok((self.replace(Damage::ResetFailed(error.to_string()), base)?, false))
             }
         }
     }
 
-    fn reset(&self, base: &CommitHash) -> Result<()> {
-        self.reset_files(base)?;
+    fn reset_in_place(&self, base: &CommitHash) -> Result<bool> {
+        let was_there = self.reset_files(base)?;
         reach(Point::WorkspaceReset);
         let git_dir = self.git_dir();
         for name in UNFINISHED {
@@ -74,10 +89,12 @@ impl Workspace {
         self.restore_config(&git_dir, &inherited)?;
         self.connect(&git_dir, base)?;
         self.record(base, &inherited)?;
-        self.fill_submodules(self.root(), base, Files::Reset, None)
+        self.fill_submodules(self.root(), base, Files::Reset, None)?;
+        Ok(was_there)
     }
 
-    fn reset_files(&self, base: &CommitHash) -> Result<()> {
+    /// True if there was nothing to do.
+    fn reset_files(&self, base: &CommitHash) -> Result<bool> {
         // Untracked files first: an attributes file among them would change how files are written. What was removed is printed.
         let clean = self.git.call(["clean", "--force", "--force", "-d"]).time_limit(LONG_TIME_LIMIT);
         let has_removed = !clean.ok()?.is_empty();
@@ -90,7 +107,7 @@ impl Workspace {
         let is_simple = !state.converts && !state.has_links;
         let is_there = differing.is_empty() && index_tree == tree_of(self.store.git(), base)?;
         if is_simple && is_there && !has_removed {
-            return Ok(());
+            return Ok(true);
         }
         let moved = changed_between(&self.git, &index_tree, base)?;
         let differ =
@@ -111,7 +128,7 @@ impl Workspace {
                 clean.ok()?;
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Restores the required settings of the agent's config; others belong to the agent.

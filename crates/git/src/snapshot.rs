@@ -58,6 +58,10 @@ impl Workspace {
     /// [`Error::WorkspaceDamaged`].
     pub fn snapshot_start(&self, options: &SnapshotOptions<'_>) -> Result<Snapshot> {
         let _lock = self.lock()?;
+        self.record_start(options)
+    }
+
+    pub(crate) fn record_start(&self, options: &SnapshotOptions<'_>) -> Result<Snapshot> {
         // Files as old as the index are compared by content each time; once the index is younger, by their times.
         self.git.call(["update-index", "-q", "--refresh", "--ignore-submodules"]).answer()?;
         let (mut snapshot, edits) = self.look(options)?;

@@ -42,20 +42,20 @@ pub(crate) fn missing(git: &Git, objects: &[CommitHash]) -> Result<Vec<CommitHas
     if unknown.is_empty() {
         return Ok(Vec::new());
     }
-    let files: Vec<_> = unknown.iter().map(|hash| git.object_file(hash)).collect();
+    let files: Vec<_> = unknown.iter().map(|hash| git.object_files(hash)).collect();
     let list: String = unknown.iter().map(|hash| format!("{hash}\n")).collect();
     let stdout = git.call(["cat-file", "--batch-check=%(objectname)"]).stdin(list).ok()?;
     let text = String::from_utf8_lossy(&stdout);
     let lost = |line: &str| line.ends_with(" missing").then(|| line.trim_end_matches(" missing").to_owned());
     let lost: Vec<CommitHash> = text.lines().filter_map(lost).filter_map(|hash| CommitHash::new(hash).ok()).collect();
     for (hash, file) in unknown.into_iter().zip(files).filter(|(hash, _)| !lost.contains(hash)) {
-        git.known().remember(hash, Found::Object, file);
+        git.note_found(hash, Found::Object, file);
     }
     Ok(lost)
 }
 
-/// Copies everything reachable from `wanted` but not from `known`. Commits of `known` that the source lacks are
-/// ignored.
+/// Copies everything reachable from `wanted` but not from `known`, which the target has. Commits of `known` that the source
+/// lacks are ignored.
 ///
 /// Until the result is dropped, the copied objects are not pruned, not even by `gc --prune=now`.
 pub(crate) fn transfer(
@@ -66,6 +66,9 @@ pub(crate) fn transfer(
     known: &[CommitHash],
 ) -> Result<Kept> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
+    if wanted.iter().all(|hash| known.contains(hash)) {
+        return Ok(Kept { file: None });
+    }
     let (to, objects) = (to.0, to.1.join("objects/pack"));
     let absent = missing(from, known)?;
     let mut revs: String = wanted.iter().map(|hash| format!("{hash}\n")).collect();
