@@ -48,8 +48,8 @@ pub fn make_database(path: &Path) -> Database {
 /// # Panics
 /// If there is no `sqlite3`.
 pub fn try_sql(database: &Path, sql: &str) -> Result<String, String> {
-    if let (Location::Server(address), Some(server)) = (Location::of(database), Postgres::get()) {
-        return server.try_sql(&address, sql);
+    if let Location::Server(address) = Location::of(database) {
+        return Postgres::get().expect("a PostgreSQL server").try_sql(&address, sql);
     }
     let mut command = Command::new("sqlite3");
     command.args(["-batch", "-bail", "-cmd", ".timeout 10000"]).arg(database);

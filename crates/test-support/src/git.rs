@@ -1,6 +1,7 @@
 //! git, and a repository to work in.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -17,6 +18,9 @@ pub fn git_command(folder: &Path) -> Command {
         "user.email=test@example.org",
         "-c",
         "commit.gpgSign=false",
+        // It starts a git of its own after each commit.
+        "-c",
+        "maintenance.auto=false",
     ]);
     command
 }
@@ -38,8 +42,8 @@ pub fn git<A: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = A
 pub fn make_repository(folder: &Path, files: &[(&str, &str)]) {
     std::fs::create_dir_all(folder).expect("a folder");
     git(folder, ["init", "--quiet", "--template=", "--initial-branch=main"]);
-    git(folder, ["config", "user.name", "A"]);
-    git(folder, ["config", "user.email", "a@example.org"]);
+    let mut config = std::fs::OpenOptions::new().append(true).open(folder.join(".git/config")).expect("a config");
+    config.write_all(b"[user]\n\tname = A\n\temail = a@example.org\n").expect("a config");
     commit(folder, "begin", files);
 }
 

@@ -11,6 +11,7 @@ mod landing;
 mod place;
 mod remotes;
 mod repositories;
+mod resets;
 mod saving;
 mod snapshots;
 mod stores;
