@@ -123,7 +123,7 @@ class ScriptedModel:
         with self._lock:
             return any(words in body for body in self._heard)
 
-    def wait_reached(self, name, seconds=60):
+    def wait_reached(self, name, seconds=240):
         """Waits until an agent's request has reached the `hold` step of this name."""
         if not self._event(self._reached, name).wait(seconds):
             raise TimeoutError(f"no agent has reached the step `hold` {name!r} within {seconds} s")

@@ -161,7 +161,7 @@ class World:
         finally:
             database.close()
 
-    def wait(self, fact, what, seconds=60):
+    def wait(self, fact, what, seconds=240):
         """Waits until `fact()` is true, and returns it."""
         end = time.monotonic() + seconds
         while not (value := fact()):
@@ -188,7 +188,7 @@ class World:
         if status in ("failed", "blocked", "skipped"):
             raise Failed(f"{test} is {status} after {attempts} attempts: {error}")
 
-    def wait_passed(self, test, seconds=90):
+    def wait_passed(self, test, seconds=300):
         """Waits until the test has landed, and fails at once if it never will. Returns its attempts."""
 
         def ended():

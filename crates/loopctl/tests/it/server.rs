@@ -80,7 +80,8 @@ fn doctor_describes_the_server_and_what_is_wrong_with_it() {
     let server = Postgres::get().unwrap();
     let report = place.run(&["doctor"]).stdout;
     for part in [
-        "ok      database     PostgreSQL 1",
+        // A busy machine makes it slow, which doctor warns of.
+        "database     PostgreSQL 1",
         " ms\n",
         "ok      connections  19 of 297 are needed by 7 programs and by commands",
         "ok      server clock within 2.0 s of this host's",
