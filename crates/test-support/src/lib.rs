@@ -9,6 +9,7 @@ mod harness;
 mod link;
 mod postgres;
 mod process;
+mod samples;
 mod wait;
 
 pub use away::Shared;
@@ -20,4 +21,5 @@ pub use harness::run_tests;
 pub use link::{Line, Link};
 pub use postgres::Postgres;
 pub use process::{Process, Signal, ends_within, is_alive, run, signal};
+pub use samples::{NOW, sample_alert, sample_component, sample_decision, sample_event, sample_lease, sample_loop, sample_test};
 pub use wait::{BOUND, wait_for, wait_for_within, wait_until, wait_until_equal};

@@ -75,6 +75,7 @@ fn mender<'a>(row: &Regression, events: &'a [Event], resolved_at: Timestamp) -> 
 mod tests {
     use coord_db::RegressionStatus;
     use serde_json::json;
+    use test_support::sample_event;
 
     use super::*;
 
@@ -84,17 +85,11 @@ mod tests {
 
     fn event(second: i64, event_type: &str, test: &str, loop_id: &str) -> Event {
         Event {
-            id: format!("e{second}").parse().unwrap(),
             timestamp: at(second),
             source: loop_id.to_owned(),
             event_type: event_type.to_owned(),
             payload: json!({ "test_id": test, "loop_id": loop_id, "commit": format!("c{second}") }),
-            correlation_id: None,
-            priority: 5,
-            acknowledged: false,
-            acknowledged_by: None,
-            acknowledged_at: None,
-            caused_by: None,
+            ..sample_event(&format!("e{second}"))
         }
     }
 

@@ -258,6 +258,7 @@ fn without(piece: Segment, taken: &Segment) -> Vec<Segment> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use test_support::sample_event;
 
     use super::*;
 
@@ -267,17 +268,10 @@ mod tests {
 
     fn event(second: i64, event_type: &str, test: &str) -> Event {
         Event {
-            id: format!("e{second}").parse().unwrap(),
             timestamp: at(second),
-            source: "a".to_owned(),
             event_type: event_type.to_owned(),
             payload: json!({"loop_id": "a", "blamed_loop": "a", "test_id": test, "attempt": 1}),
-            correlation_id: None,
-            priority: 5,
-            acknowledged: false,
-            acknowledged_by: None,
-            acknowledged_at: None,
-            caused_by: None,
+            ..sample_event(&format!("e{second}"))
         }
     }
 

@@ -392,8 +392,8 @@ fn options(options: &[DecisionOption]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use coord_db::Timestamp;
     use serde_json::json;
+    use test_support::sample_event;
 
     use super::*;
 
@@ -426,19 +426,7 @@ mod tests {
             "component_degraded" => payload["status"] = json!("dead"),
             _ => {}
         }
-        Event {
-            id: "e".parse().unwrap(),
-            timestamp: Timestamp::from_millis(0),
-            source: "s".to_owned(),
-            event_type: event_type.to_owned(),
-            payload,
-            correlation_id: None,
-            priority: 5,
-            acknowledged: false,
-            acknowledged_by: None,
-            acknowledged_at: None,
-            caused_by: None,
-        }
+        Event { event_type: event_type.to_owned(), payload, ..sample_event("e") }
     }
 
     #[test]

@@ -1,11 +1,10 @@
-use coord_db::{Alert, AlertType, Severity, StringList};
+use coord_db::{Alert, StringList};
 use serde_json::{from_value, json};
+use test_support::{NOW, sample_alert, sample_lease};
 
 use super::*;
 
 mod mixed;
-
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// A snapshot in which loops of one letter wait for each other; each later edge is a second younger.
 struct World(DetectorSnapshot);
@@ -66,17 +65,7 @@ impl World {
     }
 
     fn lease_until(mut self, path: &str, by: &str, expires_at: Option<Timestamp>) -> Self {
-        let lease = Lease {
-            file_path: from_value(json!(path)).unwrap(),
-            locked_by: by.to_owned(),
-            locked_at: NOW,
-            lock_reason: None,
-            expires_at,
-            test_id: None,
-            fencing_token: 1,
-            ttl_seconds: None,
-            automatic: false,
-        };
+        let lease = Lease { expires_at, ..sample_lease(path, by) };
         for edge in &self.0.edges {
             let held = self.0.leases.entry(edge.resource.to_string()).or_default();
             if edge.resource.overlaps(&lease.file_path) && !held.contains(&lease) {
@@ -305,22 +294,7 @@ fn only_loops_are_victims_and_a_cycle_without_one_raises_an_alert() {
     let fingerprint = "deadlock:unbreakable:human,monitor".to_owned();
     let members = vec!["human".to_owned(), "monitor".to_owned()];
     assert_eq!(world.plan().actions, [Action::Unbreakable { fingerprint: fingerprint.clone(), members }]);
-    world.0.unbreakable = vec![Alert {
-        id: "a".to_owned(),
-        severity: Severity::Warning,
-        alert_type: AlertType::Conflict,
-        source: "deadlock-detector".to_owned(),
-        message: String::new(),
-        context: json!({}),
-        acknowledged: false,
-        acknowledged_by: None,
-        acknowledged_at: None,
-        created_at: NOW,
-        closed_at: None,
-        updated_at: None,
-        fingerprint: Some(fingerprint.clone()),
-        event_id: None,
-    }];
+    world.0.unbreakable = vec![Alert { fingerprint: Some(fingerprint.clone()), ..sample_alert("a") }];
     assert_eq!(world.plan().actions, []);
     world.0.edges.clear();
     assert_eq!(world.plan().actions, [Action::CloseAlert { fingerprint }]);

@@ -1,47 +1,19 @@
-use coord_db::{AlertType, Component, Loop, Severity};
+use coord_db::{Component, Loop};
+use test_support::{NOW, sample_alert, sample_component, sample_lease, sample_loop};
 
 use super::*;
 use crate::snapshot::Sweep;
-
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 fn ago(millis: i64) -> Timestamp {
     NOW.plus_millis(-millis)
 }
 
 fn health(id: &str, beat: Option<Timestamp>) -> Component {
-    Component {
-        component: id.to_owned(),
-        last_heartbeat: beat,
-        status: HealthStatus::Healthy,
-        metadata: json!({}),
-        pid: Some(7),
-        pid_start_time: Some(1),
-        boot_id: None,
-        pid_namespace: None,
-        host: None,
-        started_at: None,
-        version: None,
-        child_pid: None,
-        child_pid_start_time: None,
-    }
+    Component { last_heartbeat: beat, pid: Some(7), pid_start_time: Some(1), ..sample_component(id) }
 }
 
 fn loop_row(id: &str, status: LoopStatus, pid: Option<i64>) -> Loop {
-    Loop {
-        id: id.parse().unwrap(),
-        name: String::new(),
-        priority: 5,
-        branch: None,
-        status,
-        current_test_id: None,
-        pid,
-        created_at: NOW,
-        updated_at: NOW,
-        died_at: None,
-        agent: None,
-        vain_runs: 0,
-    }
+    Loop { status, pid, ..sample_loop(id) }
 }
 
 /// A loop at work that sent a heartbeat `millis` milliseconds ago.
@@ -64,20 +36,9 @@ fn silent(pid: Option<i64>, liveness: Option<Liveness>) -> Subject {
 /// The same, after it was said that it is degraded or dead.
 fn told(mut subject: Subject, status: HealthStatus) -> Subject {
     subject.alert = Some(Alert {
-        id: "a".to_owned(),
-        severity: Severity::Error,
-        alert_type: AlertType::Resource,
-        source: "heartbeat".to_owned(),
-        message: String::new(),
         context: json!({"component": subject.id, "status": status, "incarnation": incarnation(&subject)}),
-        acknowledged: false,
-        acknowledged_by: None,
-        acknowledged_at: None,
-        created_at: NOW,
-        closed_at: None,
-        updated_at: None,
         fingerprint: Some(format!("component:{}", subject.id)),
-        event_id: None,
+        ..sample_alert("a")
     });
     if let Some(health) = &mut subject.health {
         health.status = status;
@@ -250,17 +211,7 @@ fn one_that_beats_again_is_back() {
 
 #[test]
 fn expired_leases_are_swept_but_not_after_a_sleep() {
-    let lease = Lease {
-        file_path: serde_json::from_value(json!("a")).unwrap(),
-        locked_by: "loop-1".to_owned(),
-        locked_at: NOW,
-        lock_reason: None,
-        expires_at: Some(NOW),
-        test_id: None,
-        fencing_token: 1,
-        ttl_seconds: None,
-        automatic: false,
-    };
+    let lease = Lease { expires_at: Some(NOW), ..sample_lease("a", "loop-1") };
     let mut snapshot = world(beating(0));
     snapshot.expired = vec![lease.clone()];
     snapshot.next_expiry = Some(NOW.plus_seconds(5));

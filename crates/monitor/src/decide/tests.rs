@@ -5,6 +5,7 @@ mod elsewhere;
 mod resource;
 
 use coord_db::{Component, Loop, Test, TestStatus, Timestamp};
+use test_support::{NOW, sample_alert, sample_component, sample_loop, sample_test};
 
 use super::*;
 use crate::observe::Disk;
@@ -13,56 +14,23 @@ use crate::snapshot::Spent;
 use crate::snapshot::{AgentActivity, Claim, Files, TestView};
 use crate::trail::{Failures, LoopTrail};
 
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-
 fn ago(minutes: i64) -> Timestamp {
     NOW.plus_seconds(-60 * minutes)
 }
 
 fn test(id: &str, loop_id: &str) -> Test {
     Test {
-        id: id.parse().unwrap(),
-        loop_id: loop_id.parse().unwrap(),
-        category: String::new(),
         status: TestStatus::InProgress,
         attempts: 1,
-        max_attempts: 3,
-        last_result: None,
-        depends_on: None,
-        automatable: true,
-        notes: None,
-        spec_content: None,
         last_attempt_at: Some(ago(1)),
-        passed_at: None,
-        verified_at: None,
         created_at: ago(600),
-        scope: serde_json::from_str("[]").unwrap(),
-        last_error: None,
-        error_category: None,
-        not_before: None,
-        commit_hash: None,
-        give_backs: 0,
-        no_change: coord_db::NoChange::Ask,
+        ..sample_test(id, loop_id)
     }
 }
 
 /// A loop at work on a test that it began a minute ago.
 fn at_work(id: &str) -> LoopView {
-    let loop_id: LoopId = id.parse().unwrap();
-    let row = Loop {
-        id: loop_id.clone(),
-        name: String::new(),
-        priority: 5,
-        branch: None,
-        status: LoopStatus::Running,
-        current_test_id: None,
-        pid: Some(7),
-        created_at: ago(6000),
-        updated_at: ago(600),
-        died_at: None,
-        agent: None,
-        vain_runs: 0,
-    };
+    let row = Loop { pid: Some(7), created_at: ago(6000), updated_at: ago(600), ..sample_loop(id) };
     let seen = TestView {
         test: test(&format!("t-{id}"), id),
         failures: Failures::default(),
@@ -188,20 +156,13 @@ fn after(snapshot: &MonitorSnapshot) -> MonitorSnapshot {
 
 fn alert(finding: Finding) -> Alert {
     Alert {
-        id: finding.fingerprint.clone(),
         severity: finding.severity,
         alert_type: finding.alert_type,
         source: "monitor".to_owned(),
         message: finding.message,
         context: finding.context,
-        acknowledged: false,
-        acknowledged_by: None,
-        acknowledged_at: None,
-        created_at: NOW,
-        closed_at: None,
-        updated_at: None,
-        fingerprint: Some(finding.fingerprint),
-        event_id: None,
+        fingerprint: Some(finding.fingerprint.clone()),
+        ..sample_alert(&finding.fingerprint)
     }
 }
 
@@ -576,19 +537,9 @@ fn no_pass_counts_from_the_end_of_a_good_attempt_unless_it_tries_again_and_again
 #[test]
 fn only_the_loss_of_heartbeat_itself_is_noticed_and_only_as_an_alert() {
     let heartbeat = |seconds: i64, status| Component {
-        component: "heartbeat".to_owned(),
         last_heartbeat: Some(NOW.plus_seconds(-seconds)),
         status,
-        metadata: Value::Null,
-        pid: None,
-        pid_start_time: None,
-        boot_id: None,
-        pid_namespace: None,
-        host: None,
-        started_at: None,
-        version: None,
-        child_pid: None,
-        child_pid_start_time: None,
+        ..sample_component("heartbeat")
     };
     let mut snapshot = world(Vec::new());
     nothing(&snapshot);

@@ -1,7 +1,8 @@
 use coord_db::payload::{FileConflict, HumanMessage, RegressionDetected, ResourceWarning, StuckDetected, TestBlocked};
 use coord_db::{
-    Conflict, Decision, DecisionStatus, Event, Loop, LoopProgress, LoopStatus, NoChange, Pause, Payload, TestStatus, Timestamp,
+    Conflict, Decision, DecisionStatus, Event, Loop, LoopProgress, LoopStatus, Pause, Payload, TestStatus, Timestamp,
 };
+use test_support::{sample_decision, sample_event, sample_loop, sample_test};
 
 use super::*;
 use crate::snapshot::{OpenConflict, OwnPause};
@@ -21,46 +22,18 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn row(name: &str, priority: i64, status: LoopStatus) -> Loop {
-    Loop {
-        id: id(name),
-        name: name.to_owned(),
-        priority,
-        branch: None,
-        status,
-        current_test_id: None,
-        pid: None,
-        created_at: at(-90_000),
-        updated_at: at(-90_000),
-        died_at: (status == LoopStatus::Error).then(|| at(-1000)),
-        agent: None,
-        vain_runs: 0,
-    }
+    let died_at = (status == LoopStatus::Error).then(|| at(-1000));
+    Loop { priority, status, created_at: at(-90_000), updated_at: at(-90_000), died_at, ..sample_loop(name) }
 }
 
 fn test(name: &str, of: &str, status: TestStatus) -> Test {
     Test {
-        id: id(name),
-        loop_id: id(of),
-        category: String::new(),
         status,
         attempts: 3,
-        max_attempts: 3,
-        last_result: None,
-        depends_on: None,
-        automatable: true,
-        notes: None,
-        spec_content: None,
         last_attempt_at: Some(at(-600)),
-        passed_at: None,
-        verified_at: None,
         created_at: at(-90_000),
-        scope: serde_json::from_str("[]").unwrap(),
         last_error: Some("first line\nsecond line".to_owned()),
-        error_category: None,
-        not_before: None,
-        commit_hash: None,
-        give_backs: 0,
-        no_change: NoChange::Ask,
+        ..sample_test(name, of)
     }
 }
 
@@ -118,19 +91,12 @@ impl World {
     }
 
     fn hear(&mut self, source: &str, payload: Payload) {
-        let seq = i64::try_from(self.at.inbox.len()).unwrap();
         let event = Event {
-            id: id(&format!("e{seq}")),
             timestamp: at(-1),
             source: source.to_owned(),
             event_type: payload.event_type().to_owned(),
             payload: payload.to_value(),
-            correlation_id: None,
-            priority: 5,
-            acknowledged: false,
-            acknowledged_by: None,
-            acknowledged_at: None,
-            caused_by: None,
+            ..sample_event(&format!("e{}", self.at.inbox.len()))
         };
         self.at.inbox.push(Inbound { event, payload });
     }
@@ -167,23 +133,16 @@ impl World {
 
     fn decision(mut self, name: &str, kind: &str, options: &[&str], default: Option<&str>, context: Value) -> Self {
         self.at.decisions.push(Decision {
-            id: id(name),
             decision_type: kind.to_owned(),
-            summary: String::new(),
             options: json!(options),
             default_option: default.map(str::to_owned),
             context,
             timeout_minutes: Some(60),
-            status: DecisionStatus::Pending,
             requested_at: at(-600),
             requested_by: Some("pm".to_owned()),
-            decided_at: None,
-            decided_by: None,
-            choice: None,
-            comment: None,
             fingerprint: Some(format!("of:{name}")),
-            expires_at: None,
             event_id: Some(id("asked")),
+            ..sample_decision(name)
         });
         self
     }

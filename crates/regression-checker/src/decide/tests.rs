@@ -1,7 +1,7 @@
+use test_support::NOW;
+
 use super::*;
 use crate::RunAtHead;
-
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 fn config() -> Config {
     let check = |name: &str, more: &str| format!("[[gate.check]]\nname = \"{name}\"\ncommand = [\"true\"]\n{more}\n");

@@ -1,6 +1,7 @@
 //! Cycles over more than leases.
 
 use coord_db::{Decision, DecisionStatus, Wait, WaitKind, WaitNode};
+use test_support::sample_decision;
 
 use super::*;
 use crate::test_cycles::Question;
@@ -70,23 +71,14 @@ impl World {
     fn asked(mut self, fingerprint: &str, status: DecisionStatus, choice: Option<&str>, announced: bool) -> Self {
         let settled = (status != DecisionStatus::Pending).then_some(NOW);
         let decision = Decision {
-            id: "d".parse().unwrap(),
             decision_type: "dependency_cycle".to_owned(),
-            summary: String::new(),
-            options: json!([]),
-            default_option: None,
             context: if announced { json!({"resolved_event": "e"}) } else { json!({}) },
-            timeout_minutes: None,
             status,
-            requested_at: NOW,
             requested_by: Some("deadlock-detector".to_owned()),
             decided_at: settled,
-            decided_by: None,
             choice: choice.map(str::to_owned),
-            comment: None,
             fingerprint: Some(fingerprint.to_owned()),
-            expires_at: None,
-            event_id: None,
+            ..sample_decision("d")
         };
         self.0.questions.insert(fingerprint.to_owned(), decision);
         self
