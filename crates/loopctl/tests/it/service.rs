@@ -172,7 +172,8 @@ fn where_services_are_enabled_up_starts_nothing_and_names_them() {
     // A program that was copied without its launcher.
     let alone = place.outside().join("alone/loopctl");
     std::fs::create_dir(alone.parent().unwrap()).unwrap();
-    std::fs::copy(env!("CARGO_BIN_EXE_loopctl"), &alone).unwrap();
+    // By another process: what another thread starts meanwhile could have the open file, which nobody can run then.
+    test_support::run(std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_loopctl")).arg(&alone));
     let said = up(std::process::Command::new(&alone).arg("up").current_dir(place.repository()).env_remove("CODING_LOOPS_DB"));
     said.says("alone/coding-loops-launch is missing").says("install it with scripts/install.sh");
 }
