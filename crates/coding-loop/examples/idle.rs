@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use coord_db::{Database, NewLoop, NewTest, OpenOptions};
+use coord_db::{Database, NewTest, OpenOptions};
+use test_support::{new_loop, new_test};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -39,19 +40,8 @@ fn main() -> Outcome<()> {
     )?;
     let db = Database::create(&home.join("coordination.db"), &OpenOptions::default())?;
     db.write(|tx| {
-        tx.add_loop(&NewLoop { id: "idle".parse()?, name: String::new(), priority: 5, branch: None })?;
-        tx.import_tests(&[NewTest {
-            id: "t1".parse()?,
-            loop_id: "idle".parse()?,
-            category: String::new(),
-            max_attempts: 1,
-            depends_on: None,
-            automatable: true,
-            notes: Some("think".to_owned()),
-            spec_content: None,
-            scope: Vec::new(),
-            allow_no_change: false,
-        }])
+        tx.add_loop(&new_loop("idle"))?;
+        tx.import_tests(&[NewTest { max_attempts: 1, ..new_test("t1", "idle") }])
     })?;
     let mut process = Command::new(program)
         .arg("idle")

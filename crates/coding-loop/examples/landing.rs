@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use coord_db::{Database, NewLoop, NewTest, OpenOptions, TestStatus};
+use coord_db::{Database, NewTest, OpenOptions, TestStatus};
+use test_support::{new_loop, new_test};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -90,19 +91,8 @@ fn measure(program: &Path, case: &Case, seconds: f64, settings: &str) -> Outcome
     let ids: Vec<String> = (1..=case.loops).map(|number| format!("{number:02}")).collect();
     db.write(|tx| {
         for id in &ids {
-            tx.add_loop(&NewLoop { id: format!("l{id}").parse()?, name: String::new(), priority: 5, branch: None })?;
-            tx.import_tests(&[NewTest {
-                id: format!("t{id}").parse()?,
-                loop_id: format!("l{id}").parse()?,
-                category: String::new(),
-                max_attempts: 3,
-                depends_on: None,
-                automatable: true,
-                notes: Some("write a file".to_owned()),
-                spec_content: None,
-                scope: Vec::new(),
-                allow_no_change: false,
-            }])?;
+            tx.add_loop(&new_loop(&format!("l{id}")))?;
+            tx.import_tests(&[NewTest { max_attempts: 3, ..new_test(&format!("t{id}"), &format!("l{id}")) }])?;
         }
         Ok::<_, coord_db::Error>(())
     })?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use coord_db::payload::Payload;
 use coord_db::{AcquireRequest, ComponentId, Database, HealthStatus, LoopId, NewEvent, OpenOptions};
 use serde_json::json;
-use test_support::{Link, Postgres, new_loop};
+use test_support::{Link, Postgres, acquire_request, new_loop};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -30,14 +30,7 @@ fn work(address: &str, number: usize, over: &AtomicBool) -> Result<Done, Failure
     let db = Database::open(Path::new(address), &OpenOptions::default())?;
     let id: LoopId = format!("loop-{number}").parse()?;
     let component = ComponentId::from(&id);
-    let request = AcquireRequest {
-        loop_id: id.clone(),
-        paths: vec![format!("src/{number}.rs").parse()?],
-        ttl_seconds: 900,
-        reason: None,
-        test_id: None,
-        automatic: false,
-    };
+    let request = AcquireRequest { ttl_seconds: 900, ..acquire_request(id.as_str(), &[&format!("src/{number}.rs")]) };
     let mut done = Done::default();
     let mut timed = |events: usize, act: &dyn Fn() -> coord_db::Result<()>| {
         let began = Instant::now();

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use coord_db::process::ProcessIdentity;
 use coord_db::wake::Listener;
-use coord_db::{AcquireRequest, Database, LoopId, NewLoop, OpenOptions};
+use coord_db::{AcquireRequest, Database, LoopId, OpenOptions};
+use test_support::{acquire_request, new_loop};
 
 const ROUNDS: usize = 200;
 
@@ -21,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = folder.path().join("coordination.db");
     let db = Database::create(&path, &OpenOptions::default())?;
     let id: LoopId = "loop-1".parse()?;
-    db.write(|tx| tx.add_loop(&NewLoop { id: id.clone(), name: String::new(), priority: 5, branch: None }))?;
+    db.write(|tx| tx.add_loop(&new_loop(id.as_str())))?;
     let mut heartbeat = Command::new(program).arg("--db").arg(&path).stderr(Stdio::null()).spawn()?;
     let mut took = Vec::new();
     for _ in 0..ROUNDS {
@@ -38,14 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn round(db: &Database, path: &Path, id: &LoopId) -> Result<Duration, Box<dyn std::error::Error>> {
     let mut process: Child = Command::new("sleep").arg("1000").spawn()?;
     let identity = ProcessIdentity::of(i64::from(process.id()));
-    let request = AcquireRequest {
-        loop_id: id.clone(),
-        paths: vec!["src/a.rs".parse()?],
-        ttl_seconds: 900,
-        reason: None,
-        test_id: None,
-        automatic: false,
-    };
+    let request = AcquireRequest { ttl_seconds: 900, ..acquire_request(id.as_str(), &["src/a.rs"]) };
     db.write(|tx| {
         tx.start_loop(id, &identity, "1")?;
         tx.acquire(&request, 5)

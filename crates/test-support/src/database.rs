@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use coord_db::locate::Location;
-use coord_db::{Clock, Database, Event, EventFilter, LoopId, NewLoop, NewTest, OpenOptions};
+use coord_db::{AcquireRequest, Clock, Database, Event, EventFilter, LoopId, NewLoop, NewTest, OpenOptions};
 
 use crate::{Postgres, Process, wait_until_equal};
 
@@ -149,6 +149,22 @@ pub fn new_test(id: &str, loop_id: &str) -> NewTest {
         spec_content: None,
         scope: Vec::new(),
         allow_no_change: false,
+    }
+}
+
+/// Leases as most tests want them.
+///
+/// # Panics
+/// If the id or a path is none.
+#[must_use]
+pub fn acquire_request(loop_id: &str, paths: &[&str]) -> AcquireRequest {
+    AcquireRequest {
+        loop_id: loop_id.parse().expect("an id"),
+        paths: paths.iter().map(|path| path.parse().expect("a path")).collect(),
+        ttl_seconds: 60,
+        reason: None,
+        test_id: None,
+        automatic: false,
     }
 }
 

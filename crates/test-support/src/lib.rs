@@ -14,7 +14,8 @@ mod wait;
 
 pub use away::Shared;
 pub use database::{
-    World, content, events, in_memory, make_database, new_loop, new_test, place, printed, sql, try_sql, without_foreign_keys,
+    World, acquire_request, content, events, in_memory, make_database, new_loop, new_test, place, printed, sql, try_sql,
+    without_foreign_keys,
 };
 pub use git::{commit, git, git_command, make_repository, write};
 pub use harness::run_tests;

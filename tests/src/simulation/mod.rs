@@ -16,6 +16,7 @@ pub mod waiting;
 pub mod world;
 
 use coord_db::{LoopId, NewLoop, NewTest};
+use test_support::{new_loop, new_test};
 
 use engine::Actor;
 use loops::Temper;
@@ -67,23 +68,20 @@ pub(crate) fn populate(world: &mut World, hands: bool) -> Vec<(LoopId, Temper)> 
             let name: coord_db::TestId = format!("{id}-t{at}").parse().expect("an id");
             let earlier = usize::try_from(world.fate(("depends", &name), 3 * tests.len().max(1) as u64)).unwrap_or_default();
             tests.push(NewTest {
-                id: name.clone(),
-                loop_id: id.clone(),
                 category: "build".to_owned(),
                 max_attempts: 1 + i64::try_from(world.fate(("attempts", &name), 3)).unwrap_or_default(),
                 depends_on: tests.get(earlier).map(|test| test.id.clone()),
-                automatable: true,
                 notes: None,
                 spec_content: Some(format!("make {name} so")),
                 scope: if *temper == Temper::Straying { vec!["src/**".to_owned()] } else { Vec::new() },
-                allow_no_change: false,
+                ..new_test(name.as_str(), id.as_str())
             });
         }
     }
     let registered = world.write(|tx| {
         for (at, (id, _)) in loops.iter().enumerate() {
             let priority = 1 + i64::try_from(at * 2).unwrap_or_default() % 7;
-            tx.add_loop(&NewLoop { id: id.clone(), name: String::new(), priority, branch: None })?;
+            tx.add_loop(&NewLoop { priority, ..new_loop(id.as_str()) })?;
         }
         tx.import_tests(&tests)
     });

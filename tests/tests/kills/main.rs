@@ -14,9 +14,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use coord_db::{ActorId, Database, Durability, Error, LoopStatus, NewLoop, OpenOptions};
+use coord_db::{ActorId, Database, Durability, Error, LoopStatus, OpenOptions};
 use system_tests::binaries;
-use test_support::BOUND;
+use test_support::{BOUND, new_loop};
 
 /// One process for each of these loops.
 pub const LOOPS: usize = 8;
@@ -89,7 +89,7 @@ impl World {
         db.write(|tx| {
             for index in 0..LOOPS {
                 let id = worker::loop_id(index);
-                tx.add_loop(&NewLoop { id: id.clone(), name: String::new(), priority: 5, branch: None })?;
+                tx.add_loop(&new_loop(id.as_str()))?;
                 tx.set_loop_status(&id, LoopStatus::Stopped)?;
             }
             for index in 0..CONSUMERS {

@@ -15,7 +15,7 @@ use coord_db::{
 use serde_json::json;
 
 use crate::MARK;
-use test_support::new_test;
+use test_support::{acquire_request, new_test};
 
 /// What can be leased. A write goes to the files that a lease covers.
 const PATHS: [&str; 6] = ["a/x", "a/y", "a/", "b/z", "port:5432", "git:integration"];
@@ -170,14 +170,7 @@ impl Worker {
                 paths.push(path);
             }
         }
-        let request = AcquireRequest {
-            loop_id: self.id.clone(),
-            paths,
-            ttl_seconds: 3600,
-            reason: None,
-            test_id: None,
-            automatic: false,
-        };
+        let request = AcquireRequest { paths, ttl_seconds: 3600, ..acquire_request(self.id.as_str(), &[]) };
         let grant = if self.random.u8(..3) > 0 {
             match self.db.write(|tx| tx.acquire(&request, SILENT_SECONDS)).unwrap() {
                 Acquire::Granted(grant) => Some(grant),

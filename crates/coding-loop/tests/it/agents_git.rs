@@ -163,9 +163,7 @@ fn repositories_in_the_repository_are_plain_files() {
 fn an_agent_that_goes_back_to_an_older_commit_undoes_nobodys_work() {
     for back in ["git checkout -q origin/main", "git reset -q --hard origin/main"] {
         let agent = format!("cat > /dev/null; [ $TEST_ID = t1 ] || [ $ATTEMPT != 1 ] || {back}; echo > $TEST_ID\n");
-        let world = World::new(&agent, CHECK);
-        world.add_loop("one");
-        world.add_test("t1", "one");
+        let world = World::with_test(&agent, CHECK);
         world.add_test("t2", "one");
         assert_eq!(world.once("one").status.code(), Some(0));
         for id in ["t1", "t2"] {

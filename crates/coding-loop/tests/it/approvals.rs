@@ -7,9 +7,7 @@ use test_support::{Process, wait_for, wait_until};
 const BRANCH: &str = "coding-loops/integration";
 
 fn asked(agent: &str, settings: &str) -> (World, Process, Decision) {
-    let world = World::new(&format!("cat > /dev/null; echo > $TEST_ID; {agent}\n"), &format!("{settings}{CHECK}"));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(&format!("cat > /dev/null; echo > $TEST_ID; {agent}\n"), &format!("{settings}{CHECK}"));
     let running = world.start("one");
     let asked = wait_for("the question", || world.db.read(|tx| tx.decisions(true)).unwrap().into_iter().next());
     assert_eq!((asked.decision_type.as_str(), asked.default_option.as_deref()), ("unusual_change", Some("reject")));
@@ -74,10 +72,10 @@ fn very_many_files_are_asked_about_and_settings_can_allow_them() {
     answer(&world, &question, "approve");
     wait_until("the landing", || world.test("t1").status == TestStatus::Passed);
     end(running);
-    let world =
-        World::new("cat > /dev/null; echo > $TEST_ID; echo KEY=1 > .env\n", &format!("[landing]\nsecrets = false\n{CHECK}"));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(
+        "cat > /dev/null; echo > $TEST_ID; echo KEY=1 > .env\n",
+        &format!("[landing]\nsecrets = false\n{CHECK}"),
+    );
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!(world.test("t1").status, TestStatus::Passed);
 }

@@ -8,9 +8,7 @@ const HONEST: &str = "cat >/dev/null; echo $TEST_ID > $TEST_ID\n";
 
 #[test]
 fn verified_work_lands_with_its_proofs_and_nothing_of_the_users_is_touched() {
-    let world = World::new(HONEST, CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(HONEST, CHECK);
     world.add_test("t2", "one");
     assert_eq!(world.once("one").status.code(), Some(0));
     for id in ["t1", "t2"] {
@@ -38,9 +36,7 @@ fn verified_work_lands_with_its_proofs_and_nothing_of_the_users_is_touched() {
 
 #[test]
 fn a_claim_that_is_wrong_is_found_out_and_the_test_blocks_at_its_last_attempt() {
-    let world = World::new("cat >/dev/null; echo wrong > other\n", CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test("cat >/dev/null; echo wrong > other\n", CHECK);
     assert_eq!(world.once("one").status.code(), Some(0));
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts), (TestStatus::Blocked, 2));
@@ -55,10 +51,8 @@ fn a_claim_that_is_wrong_is_found_out_and_the_test_blocks_at_its_last_attempt() 
 
 #[test]
 fn without_checks_nothing_ever_passes() {
-    let world = World::new(HONEST, "");
-    world.add_loop("one");
-    world.add_test("t1", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let world = World::with_test(HONEST, "");
+    world.attempt("one");
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0));
     assert!(test.last_error.unwrap().starts_with("no checks are configured"));
@@ -67,10 +61,8 @@ fn without_checks_nothing_ever_passes() {
 
 #[test]
 fn a_check_that_is_missing_is_neither_pass_nor_fail() {
-    let world = World::new(HONEST, "[[gate.check]]\nname = \"x\"\ncommand = [\"no-such-program\"]\nper_test = true\n");
-    world.add_loop("one");
-    world.add_test("t1", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let world = World::with_test(HONEST, "[[gate.check]]\nname = \"x\"\ncommand = [\"no-such-program\"]\nper_test = true\n");
+    world.attempt("one");
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0));
     assert!(test.last_error.unwrap().contains("no-such-program is missing"));
@@ -78,21 +70,17 @@ fn a_check_that_is_missing_is_neither_pass_nor_fail() {
 
 #[test]
 fn a_check_that_changes_tracked_files_fails() {
-    let world = World::new(
+    let world = World::with_test(
         HONEST,
         "[[gate.check]]\nname = \"x\"\ncommand = [\"sh\", \"-c\", \"echo more >> shared; true\"]\nper_test = true\n",
     );
-    world.add_loop("one");
-    world.add_test("t1", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     assert!(world.test("t1").last_error.unwrap().contains("changed tracked files: shared"));
 }
 
 #[test]
 fn an_agent_that_is_killed_costs_no_attempt() {
-    let world = World::new("cat >/dev/null; if mkdir ../../../first; then kill -9 $$; fi; echo > $TEST_ID\n", CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test("cat >/dev/null; if mkdir ../../../first; then kill -9 $$; fi; echo > $TEST_ID\n", CHECK);
     assert_eq!(world.once("one").status.code(), Some(0));
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts), (TestStatus::Passed, 1));
@@ -101,9 +89,7 @@ fn an_agent_that_is_killed_costs_no_attempt() {
 
 #[test]
 fn what_the_agent_receives() {
-    let world = World::new("cat > prompt; env | sort > environment; cp $TEST_SPEC_FILE spec; echo > $TEST_ID\n", CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test("cat > prompt; env | sort > environment; cp $TEST_SPEC_FILE spec; echo > $TEST_ID\n", CHECK);
     assert_eq!(world.once("one").status.code(), Some(0));
     let show = |file: &str| world.git(&["show", &format!("coding-loops/integration:{file}")]);
     assert!(show("prompt").contains("Your task is test t1 (attempt 1 of 2)"));
@@ -118,9 +104,7 @@ fn what_the_agent_receives() {
 /// An interruption since then has left another error.
 #[test]
 fn why_a_passed_test_is_done_again_outlives_an_interrupted_attempt() {
-    let world = World::new("cat > prompt; echo > $TEST_ID\n", CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test("cat > prompt; echo > $TEST_ID\n", CHECK);
     world.sql(
         "UPDATE tests SET last_error = 'paused by pm' WHERE id = 't1';
          INSERT INTO regressions (id, test_id, check_name, last_good_commit, bad_commit, first_bad_commit, blamed_loop, blamed_test,
@@ -185,9 +169,8 @@ fn a_rebase_conflict_names_the_files_and_the_other_and_the_work_is_kept() {
 
 #[test]
 fn hostile_file_names_land_or_are_refused_in_words() {
-    let world = World::new("cat >/dev/null; echo > $TEST_ID; echo > '-rf'; echo > \"$(printf 'a\\nb')\"; echo > '*?'\n", CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world =
+        World::with_test("cat >/dev/null; echo > $TEST_ID; echo > '-rf'; echo > \"$(printf 'a\\nb')\"; echo > '*?'\n", CHECK);
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!(world.test("t1").status, TestStatus::Passed);
     world.assert_tidy();

@@ -174,7 +174,7 @@ fn a_mending_test_that_fails_spends_its_attempts() {
     world.once("one");
     answer(&world, "mend");
     let id = world.db.read(|tx| tx.mending_tests()).unwrap().remove(0).id;
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     let test = world.test(id.as_str());
     assert_eq!((test.status, test.attempts, test.error_category), (TestStatus::Pending, 1, Some(ErrorCategory::Code)));
     given_back(&world.test("t1"));
@@ -198,7 +198,7 @@ fn an_ignored_check_is_let_through_until_it_passes_again() {
     world.once("one");
     std::fs::write(world.folder().join("agent.sh"), "cat >/dev/null; rm good; echo > $TEST_ID\n").unwrap();
     world.add_test("t3", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     assert_eq!(world.test("t2").status, TestStatus::Passed);
     let test = world.test("t3");
     assert_eq!((test.status, test.attempts, test.error_category), (TestStatus::Pending, 1, Some(ErrorCategory::Code)));
@@ -224,7 +224,7 @@ fn an_ignored_check_lets_nothing_through_that_the_base_does_not_fail() {
     std::fs::write(world.folder().join("agent.sh"), "cat >/dev/null; echo FAILED test_pay > broken; echo > $TEST_ID\n")
         .unwrap();
     world.add_test("t2", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     let test = world.test("t2");
     assert_eq!((test.status, test.attempts, test.error_category), (TestStatus::Pending, 1, Some(ErrorCategory::Code)));
     let error = test.last_error.unwrap();
@@ -268,7 +268,7 @@ fn an_ignored_check_that_is_green_at_the_head_counts_at_once() {
     // What fails now as it failed before is no longer let through.
     std::fs::write(world.folder().join("agent.sh"), "cat >/dev/null; rm good; echo > $TEST_ID\n").unwrap();
     world.add_test("t2", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     let test = world.test("t2");
     assert_eq!((test.status, test.error_category), (TestStatus::Pending, Some(ErrorCategory::Code)));
     assert!(world.db.read(|tx| tx.ignored_checks()).unwrap().is_empty());
@@ -308,7 +308,7 @@ fn a_check_that_is_known_to_fail_by_chance_costs_no_attempt() {
                 "INSERT INTO baseline_runs (check_name, test_id, commit_hash, outcome) VALUES ('suite', 't0', 'c', 'flaky')",
             );
         }
-        world.command("one").args(["--max-tests", "1"]).output().unwrap();
+        world.attempt("one");
         let test = world.test("t1");
         if !is_known {
             assert_eq!((test.status, test.attempts), (TestStatus::Pending, 1));
@@ -327,7 +327,7 @@ fn a_check_that_is_known_to_fail_by_chance_costs_no_attempt() {
 fn a_check_that_is_known_to_fail_by_chance_and_fails_each_time_is_charged() {
     let world = with_test(&check("suite", "test -z $TEST_ID && exit 0; echo run >> FOLDER/runs; exit 1", ""));
     world.sql("INSERT INTO baseline_runs (check_name, test_id, commit_hash, outcome) VALUES ('suite', 't0', 'c', 'flaky')");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts, lines(&world, "runs")), (TestStatus::Pending, 1, 3));
 }
@@ -438,7 +438,7 @@ fn a_check_that_cannot_be_run_or_hangs_costs_no_attempt() {
     for (script, words) in cases {
         // Only of the work, which the base says nothing of.
         let world = with_test(&check("x", &format!("test -z $TEST_ID || {{ {script}; }}"), "timeout_seconds = 1"));
-        world.command("one").args(["--max-tests", "1"]).output().unwrap();
+        world.attempt("one");
         let test = world.test("t1");
         given_back(&test);
         assert_eq!(test.error_category, Some(ErrorCategory::System), "{script}");
@@ -522,7 +522,7 @@ fn a_check_that_has_to_fail_before_is_red_before_and_green_after() {
     );
     // What is green already is asked about, before an agent is paid.
     world.add_test("shared", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     given_back(&world.test("shared"));
     assert_eq!(lines(&world, "agents"), 1);
     let question = open_questions(&world).remove(0);

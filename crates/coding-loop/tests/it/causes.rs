@@ -16,9 +16,7 @@ fn strangers(world: &World, start: &Event) -> Vec<String> {
 #[test]
 fn leases_landing_and_result_are_of_the_attempt() {
     let agent = "cat >/dev/null; echo 2 > $TEST_ID; echo 2 >> shared\n";
-    let world = World::new(agent, CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(agent, CHECK);
     assert_eq!(world.once("one").status.code(), Some(0));
     let start = &world.events("test_started")[0];
     assert_eq!((start.caused_by.as_ref(), start.correlation_id.as_deref()), (None, Some(start.id.as_str())));
@@ -34,9 +32,7 @@ fn leases_landing_and_result_are_of_the_attempt() {
 
 #[test]
 fn each_failed_attempt_is_a_story_of_its_own() {
-    let world = World::new("cat >/dev/null; echo no >> shared; exit 1\n", CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test("cat >/dev/null; echo no >> shared; exit 1\n", CHECK);
     assert_eq!(world.once("one").status.code(), Some(0));
     let (starts, failed) = (world.events("test_started"), world.events("test_failed"));
     assert_eq!((starts.len(), failed.len()), (2, 2));

@@ -45,12 +45,10 @@ esac
 
 #[test]
 fn an_attempt_that_is_broken_off_has_its_cost_recorded() {
-    let world = World::new(
+    let world = World::with_test(
         "cat >/dev/null; echo 'tokens used: 9'; touch $FOLDER/begun-$ATTEMPT; [ -e $FOLDER/go ] && touch t1 || sleep 60\n",
         &format!("{CHECK}\n"),
     );
-    world.add_loop("one");
-    world.add_test("t1", "one");
     let config = std::fs::read_to_string(world.home.join("config.toml")).unwrap();
     let environment = "environment = [\"PATH\", \"HOME\", \"FOLDER\"]\n";
     std::fs::write(world.home.join("config.toml"), config.replacen("[agent]\n", &format!("[agent]\n{environment}"), 1))

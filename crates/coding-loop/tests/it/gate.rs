@@ -19,10 +19,8 @@ fn script(text: &str) -> String {
 
 /// One attempt under these checks. Gives the test, and how the last run of a check ended.
 fn attempt(settings: &str) -> (World, Test, RunKind) {
-    let world = World::new(HONEST, settings);
-    world.add_loop("one");
-    world.add_test("t1", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let world = World::with_test(HONEST, settings);
+    world.attempt("one");
     let test = world.test("t1");
     let proofs = world.db.read(|tx| tx.proofs(&test.id, None)).unwrap();
     let runs = world.db.read(|tx| tx.proof_runs(&test.id)).unwrap();
@@ -136,15 +134,13 @@ fn the_same_check_on_the_same_files_is_not_run_twice_and_a_changed_one_is() {
             |name: &str, command: &str| format!("[[gate.check]]\nname = {name:?}\ncommand = {command}\nper_test = true\n");
         each("first", first) + &each("second", &second)
     };
-    let world = World::new(HONEST, &checks(&first));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(HONEST, &checks(&first));
     let runs = || std::fs::read_to_string(world.folder().join("runs")).unwrap_or_default().lines().count();
     let again = || {
         world.db.write(|tx| tx.reset_test(&"t1".parse()?)).unwrap();
-        world.command("one").args(["--max-tests", "1"]).output().unwrap();
+        world.attempt("one");
     };
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     assert_eq!((runs(), world.test("t1").status), (1, TestStatus::Pending));
     again();
     assert_eq!((runs(), world.test("t1").status), (2, TestStatus::Pending), "only as the second, which fails, may need it");
@@ -207,9 +203,7 @@ fn a_slow_suite_holds_nobody_up_and_is_not_overtaken_for_ever() {
 
 #[test]
 fn a_failure_says_what_somebody_else_has_broken_on_the_branch() {
-    let world = World::new(HONEST, &check(&script("echo it fails; exit 1"), ""));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(HONEST, &check(&script("echo it fails; exit 1"), ""));
     world.add_test("t2", "one");
     let broken = |test: &str, blamed: &str| {
         let row = |tx: &coord_db::WriteTx<'_>| {
@@ -224,7 +218,7 @@ fn a_failure_says_what_somebody_else_has_broken_on_the_branch() {
         world.db.write(row).unwrap();
     };
     let error = |test: &str| {
-        world.command("one").args(["--max-tests", "1"]).output().unwrap();
+        world.attempt("one");
         world.test(test).last_error.unwrap()
     };
     // The error of the test that broke it does not mention the branch.
@@ -238,15 +232,13 @@ fn a_failure_says_what_somebody_else_has_broken_on_the_branch() {
 fn what_only_conversion_makes_differ_is_not_changed_by_the_check() {
     let check =
         "\n[[gate.check]]\nname = \"file\"\ncommand = [\"sh\", \"-c\", \"touch *; git status --short; test -f $TEST_ID\"]\n";
-    let world = World::new(HONEST, check);
+    let world = World::with_test(HONEST, check);
     std::fs::write(world.repository.join("dos.txt"), "one\r\ntwo\r\n").unwrap();
     world.git(&["add", "dos.txt"]);
     world.git(&["commit", "--quiet", "--message", "stored with its line endings"]);
     std::fs::write(world.repository.join(".gitattributes"), "*.txt text eol=crlf\n").unwrap();
     world.git(&["add", ".gitattributes"]);
     world.git(&["commit", "--quiet", "--message", "rules", "--", ".gitattributes"]);
-    world.add_loop("one");
-    world.add_test("t1", "one");
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
     assert_eq!(world.git(&["diff", "--name-only", "main", "coding-loops/integration"]), "t1");
@@ -258,16 +250,14 @@ fn what_an_earlier_run_has_built_turns_no_suite_green() {
     let agent = "cat >/dev/null; if [ $TEST_ID = t1 ]; then echo 1 > one; else echo true > build.sh; fi\n";
     let suite = check(&script("sh build.sh && test -f gen/out && echo $TEST_ID"), "");
     let world = |settings: &str| {
-        let world = World::new(agent, &format!("{settings}{suite}"));
+        let world = World::with_test(agent, &format!("{settings}{suite}"));
         std::fs::write(world.repository.join(".gitignore"), "/coding-loops/\ngen/\n").unwrap();
         std::fs::write(world.repository.join("build.sh"), "mkdir -p gen; date > gen/out\n").unwrap();
         world.git(&["add", "--all"]);
         world.git(&["commit", "--quiet", "--amend", "--message", "begin"]);
-        world.add_loop("one");
-        world.add_test("t1", "one");
         world.add_test("t2", "one");
         for _ in 0..2 {
-            world.command("one").args(["--max-tests", "1"]).output().unwrap();
+            world.attempt("one");
         }
         assert_eq!(world.test("t1").status, TestStatus::Passed);
         world.test("t2")

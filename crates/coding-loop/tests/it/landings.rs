@@ -101,12 +101,10 @@ fn waiting_for_a_lease_costs_next_to_nothing() {
 
 #[test]
 fn what_has_landed_meanwhile_is_rebased_upon_and_judged_together() {
-    let world = World::new(
+    let world = World::with_test(
         EDIT,
         "[[gate.check]]\nname = \"both\"\ncommand = [\"grep\", \"-q\", \"elsewhere\", \"shared\"]\nper_test = true\n",
     );
-    world.add_loop("one");
-    world.add_test("t1", "one");
     touch(&world, "wait-t1");
     let running = world.start("one");
     wait_for("the agent's change", || world.exists("edited-t1"));
@@ -123,9 +121,7 @@ fn what_has_landed_meanwhile_is_rebased_upon_and_judged_together() {
 fn changes_to_protected_files_need_an_approval_and_hold_nobody_up() {
     for choice in ["approve", "reject"] {
         let settings = format!("[gate]\nprotected = [\"shared\"]\n{CHECK}");
-        let world = World::new(EDIT, &settings);
-        world.add_loop("one");
-        world.add_test("t1", "one");
+        let world = World::with_test(EDIT, &settings);
         let running = world.start("one");
         let asked = wait_for("the question", || world.db.read(|tx| tx.decisions(true)).unwrap().into_iter().next());
         assert_eq!((asked.decision_type.as_str(), asked.default_option.as_deref()), ("protected_change", Some("reject")));
@@ -198,10 +194,10 @@ fn a_landing_that_somebody_else_has_settled_prevents_no_start() {
 #[test]
 fn killed_in_the_gate_it_lands_once() {
     let check = "echo $$ > $TEST_SPEC_FILE.pid; [ -e $TEST_SPEC_FILE.go ] || exec sleep 300";
-    let world =
-        World::new(EDIT, &format!("[[gate.check]]\nname = \"slow\"\ncommand = [\"sh\", \"-c\", {check:?}]\nper_test = true\n"));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(
+        EDIT,
+        &format!("[[gate.check]]\nname = \"slow\"\ncommand = [\"sh\", \"-c\", {check:?}]\nper_test = true\n"),
+    );
     let running = world.start("one");
     let logs = world.home.join("logs/one");
     let pid = wait_for("the check", || {

@@ -12,10 +12,7 @@ const SLOW_ONCE: &str = "cat >/dev/null; echo half > half-done
     rm -f half-done; echo > $TEST_ID\n";
 
 fn world() -> World {
-    let world = World::new(SLOW_ONCE, CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
-    world
+    World::with_test(SLOW_ONCE, CHECK)
 }
 
 fn await_agent(world: &World) -> u32 {
@@ -155,27 +152,16 @@ fn a_stopped_loop_gives_everything_back() {
 
 #[test]
 fn a_landing_that_was_cut_off_after_the_branch_moved_is_recorded_by_the_next_life() {
-    let world = World::new("cat >/dev/null; exit 1\n", CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test("cat >/dev/null; exit 1\n", CHECK);
     let (loop_id, test): (coord_db::LoopId, coord_db::TestId) = ("one".parse().unwrap(), "t1".parse().unwrap());
     let old = world.git(&["rev-parse", "main"]);
     let store = world.make_store();
     let commit = world.commit_elsewhere(&old, "t1\n\nLoop: one\nTest: t1\nProof: p", |_| {});
     let hash = |text: &str| git::CommitHash::new(text).unwrap();
     store.move_integration(&hash(&commit), &hash(&old)).unwrap();
-    world
-        .db
-        .write(|tx| {
-            tx.set_loop_status(&loop_id, LoopStatus::Running)?;
-            tx.claim_next_test(&loop_id, true)?;
-            let steps = serde_json::json!({"test": "t1", "attempt": 1, "commit": commit, "old": old, "checks": [["file", true]],
-                "seconds": 3, "files": ["t1"], "proof": "p"});
-            tx.begin_operation("integrate", "one", Some(&loop_id), &steps, None)?;
-            // Heartbeat was faster: the test is pending again.
-            tx.give_back(&test, &loop_id, "died")
-        })
-        .unwrap();
+    world.leave_landing(&commit, &old);
+    // Heartbeat was faster: the test is pending again.
+    world.db.write(|tx| tx.give_back(&test, &loop_id, "died")).unwrap();
     assert_eq!(world.once("one").status.code(), Some(0));
     let row = world.test("t1");
     assert_eq!((row.status, row.commit_hash), (TestStatus::Passed, Some(commit.clone())));
@@ -187,22 +173,11 @@ fn a_landing_that_was_cut_off_after_the_branch_moved_is_recorded_by_the_next_lif
 
 #[test]
 fn a_landing_that_was_cut_off_before_the_branch_moved_is_done_again() {
-    let world = World::new("cat >/dev/null; echo > $TEST_ID\n", CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
-    let loop_id: coord_db::LoopId = "one".parse().unwrap();
+    let world = World::with_test("cat >/dev/null; echo > $TEST_ID\n", CHECK);
     let old = world.git(&["rev-parse", "main"]);
     world.make_store();
     let commit = world.commit_elsewhere(&old, "t1", |_| {});
-    world
-        .db
-        .write(|tx| {
-            tx.set_loop_status(&loop_id, LoopStatus::Running)?;
-            tx.claim_next_test(&loop_id, true)?;
-            let steps = serde_json::json!({"test": "t1", "attempt": 1, "commit": commit, "old": old, "checks": []});
-            tx.begin_operation("integrate", "one", Some(&loop_id), &steps, None)
-        })
-        .unwrap();
+    world.leave_landing(&commit, &old);
     assert_eq!(world.once("one").status.code(), Some(0));
     let row = world.test("t1");
     assert_eq!((row.status, row.attempts), (TestStatus::Passed, 1));
@@ -257,13 +232,11 @@ fn in_another_namespace(command: &std::process::Command) -> Option<std::process:
 /// As two containers that share the database: neither sees the other's processes.
 #[test]
 fn a_process_that_stood_still_and_was_replaced_ends_and_touches_nothing() {
-    let world = World::new(
+    let world = World::with_test(
         "cat >/dev/null; mkdir -p ../../../agents; mktemp ../../../agents/XXXXXX; while ! test -e ../../../go; do sleep 0.05; done; echo > $TEST_ID\n",
         CHECK,
     );
     world.configure(|config| config.replace("degraded_seconds = 5", "degraded_seconds = 2"));
-    world.add_loop("one");
-    world.add_test("t1", "one");
     let agents = || std::fs::read_dir(world.folder().join("agents")).map_or(0, Iterator::count);
     let mut first = world.start("one");
     wait_until("the first attempt", || agents() == 1);

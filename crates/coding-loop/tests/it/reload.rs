@@ -70,12 +70,10 @@ fn an_idle_loop_takes_new_settings_and_refuses_broken_ones() {
 
 #[test]
 fn an_attempt_keeps_the_settings_it_began_with() {
-    let world = World::new(
+    let world = World::with_test(
         "touch \"$FOLDER/begun\"; while [ ! -e \"$FOLDER/go\" ]; do sleep 0.1; done; echo first >> \"$FOLDER/runs\"; touch \"$TEST_ID\"",
         &format!("{CHECK}\n[loop.one.agent]\nenvironment = [\"PATH\", \"FOLDER\"]\n"),
     );
-    world.add_loop("one");
-    world.add_test("t1", "one");
     world.add_test("t2", "one");
     let running = start(&world);
     wait_for("the agent", || world.exists("begun"));

@@ -129,23 +129,13 @@ fn work_lands_on_what_others_have_landed_and_what_is_kept_has_a_copy() {
 fn a_landing_whose_push_arrived_is_recorded_by_the_next_life_and_one_that_did_not_is_done_again() {
     let shared = Shared::new("cat >/dev/null; exit 1\n");
     let world = &shared.world;
-    let (loop_id, test): (coord_db::LoopId, coord_db::TestId) = ("one".parse().unwrap(), "t1".parse().unwrap());
     let old = world.git(&["rev-parse", "main"]);
     world.make_store();
     let commit = world.commit_elsewhere(&old, "t1\n\nLoop: one\nTest: t1\nProof: p", |_| {});
     // The process died when the remote had moved, and its own store had not.
     world.store(&["push", "--quiet", shared.remote.to_str().unwrap(), &format!("{commit}:{INTEGRATION}")]);
-    world
-        .db
-        .write(|tx| {
-            tx.set_loop_status(&loop_id, coord_db::LoopStatus::Running)?;
-            tx.claim_next_test(&loop_id, true)?;
-            let steps = serde_json::json!({"test": "t1", "attempt": 1, "commit": commit, "old": old, "checks": [["file", true]],
-                "seconds": 3, "files": ["t1"], "proof": "p"});
-            tx.begin_operation("integrate", "one", Some(&loop_id), &steps, None)?;
-            tx.give_back(&test, &loop_id, "died")
-        })
-        .unwrap();
+    world.leave_landing(&commit, &old);
+    world.db.write(|tx| tx.give_back(&"t1".parse()?, &"one".parse()?, "died")).unwrap();
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!(shared.landed("t1"), Some(commit));
     assert_eq!(world.events("test_passed").len(), 1);

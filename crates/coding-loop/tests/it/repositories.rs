@@ -260,7 +260,7 @@ fn what_lands_is_signed_where_that_is_set() {
     // A program that says no.
     world.git(&["config", "gpg.ssh.program", "false"]);
     world.add_test("t2", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     let test = world.test("t2");
     assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0), "{:?}", test.last_error);
     let why = test.last_error.unwrap();
@@ -361,7 +361,7 @@ fn a_link_in_place_of_an_ignored_folder() {
     // Out of the repository it does not land, within it does.
     set_agent(&world, "ln -s /tmp build");
     world.add_test("t2", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     let why = world.test("t2").last_error.unwrap();
     assert!(why.starts_with("build is a symbolic link to /tmp, outside the repository"), "{why}");
     set_agent(&world, "rm -rf build; ln -s deep/folder build");
@@ -427,7 +427,7 @@ fn names_of_any_bytes_are_shown_escaped() {
     world.add_loop("one");
     set_agent(&world, "echo x >$(printf 'na\\377me')");
     world.add_test("t1", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     let why = world.test("t1").last_error.unwrap();
     assert_eq!(why, "na\\xffme is not UTF-8 and cannot be leased; rename it");
     // Those that no terminal may see are as they are in the database.

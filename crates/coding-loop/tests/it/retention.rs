@@ -9,9 +9,7 @@ use coord_db::Error;
 #[test]
 fn saved_work_goes_after_its_time_if_its_test_has_passed_and_never_otherwise() {
     let agent = "echo $RANDOM$$ > half; if [ $TEST_ID = t1 ] && [ $ATTEMPT = 2 ]; then touch $TEST_ID; fi; test -e $TEST_ID";
-    let world = World::new(agent, CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(agent, CHECK);
     world.add_test("t2", "one");
     world.once("one");
     let refs =

@@ -6,7 +6,7 @@ use coord_db::payload::{ForceRelease, PauseRequested, RestartRequested, ResumeRe
 use coord_db::{
     AcquireRequest, ActorId, CleanUp, ErrorCategory, LoopId, LoopStatus, NewEvent, Payload, TestStatus, UnlockCause,
 };
-use test_support::{Process, wait_for, wait_until};
+use test_support::{Process, acquire_request, wait_for, wait_until};
 
 /// Begins, and waits with a child in a session of its own until it may go on.
 const PATIENT: &str = "cat > /dev/null; top=../../..; echo half > work
@@ -15,10 +15,7 @@ const PATIENT: &str = "cat > /dev/null; top=../../..; echo half > work
     kill $!; rm -f work; echo > $TEST_ID\n";
 
 fn world() -> World {
-    let world = World::new(PATIENT, CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
-    world
+    World::with_test(PATIENT, CHECK)
 }
 
 fn one() -> LoopId {
@@ -89,14 +86,7 @@ fn an_agent_that_leases_by_itself_is_left_alone() {
     let world = world();
     let (running, _) = at_work(&world);
     // As `loopctl lock work other --loop one` does: the file has another token now.
-    let request = AcquireRequest {
-        loop_id: one(),
-        paths: vec!["work".parse().unwrap(), "other".parse().unwrap()],
-        ttl_seconds: 600,
-        reason: None,
-        test_id: None,
-        automatic: false,
-    };
+    let request = AcquireRequest { ttl_seconds: 600, ..acquire_request("one", &["work", "other"]) };
     world.db.write(|tx| tx.acquire(&request, 5)).unwrap();
     passes(&world, running, 1);
 }
@@ -211,9 +201,7 @@ fn a_loop_that_was_paused_while_it_did_not_run_starts_paused() {
 
 #[test]
 fn a_database_that_cannot_be_written_loses_nothing() {
-    let world = World::new(PATIENT, &format!("[database]\nbusy_deadline_seconds = 1\n{CHECK}"));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(PATIENT, &format!("[database]\nbusy_deadline_seconds = 1\n{CHECK}"));
     let (running, _) = at_work(&world);
     world
         .db
@@ -266,10 +254,8 @@ fn an_agent_that_takes_too_long_or_cannot_be_started() {
         ("[loop.one.agent]\ntimeout_seconds = 1\n", ErrorCategory::Code, "exceeded its time limit of 1 s"),
         ("[loop.one.agent]\ncommand = [\"/no/such/agent\"]\n", ErrorCategory::Human, "/no/such/agent"),
     ] {
-        let world = World::new(PATIENT, &format!("{settings}{CHECK}"));
-        world.add_loop("one");
-        world.add_test("t1", "one");
-        world.command("one").args(["--max-tests", "1"]).output().unwrap();
+        let world = World::with_test(PATIENT, &format!("{settings}{CHECK}"));
+        world.attempt("one");
         let test = world.test("t1");
         assert_eq!((test.status, test.error_category), (TestStatus::Pending, Some(category)));
         assert_eq!(test.attempts, i64::from(category == ErrorCategory::Code));
@@ -280,11 +266,11 @@ fn an_agent_that_takes_too_long_or_cannot_be_started() {
 
 #[test]
 fn no_agent_works_on_what_cannot_pass() {
-    let world =
-        World::new("echo > ../../../asked", "[[gate.check]]\nname = \"x\"\ncommand = [\"true\"]\ncategories = [\"docs\"]\n");
-    world.add_loop("one");
-    world.add_test("t1", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let world = World::with_test(
+        "echo > ../../../asked",
+        "[[gate.check]]\nname = \"x\"\ncommand = [\"true\"]\ncategories = [\"docs\"]\n",
+    );
+    world.attempt("one");
     assert!(world.test("t1").last_error.unwrap().starts_with("no checks are configured"));
     assert!(world.exists("asked").is_none());
 }

@@ -10,14 +10,11 @@ use test_support::{run, wait_for, wait_until};
 const INTEGRATION: &str = "coding-loops/integration";
 
 fn world(agent: &str, settings: &str) -> World {
-    let world = World::new(&format!("cat > /dev/null; top=../../..; {agent}"), &format!("{settings}{CHECK}"));
-    world.add_loop("one");
-    world.add_test("t1", "one");
-    world
+    World::with_test(&format!("cat > /dev/null; top=../../..; {agent}"), &format!("{settings}{CHECK}"))
 }
 
 fn attempt(world: &World) -> Test {
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     world.test("t1")
 }
 
@@ -138,7 +135,7 @@ fn a_migration_lands_with_a_number_of_its_loop_only() {
     let script =
         "cat > /dev/null; echo > $TEST_ID; git mv db/0003_users.sql db/0003_people.sql; echo '-- x' >> db/0003_people.sql";
     std::fs::write(world.folder().join("agent.sh"), script).unwrap();
-    world.command("two").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("two");
     assert_eq!(world.test("t2").status, TestStatus::Passed, "{:?}", world.test("t2").last_error);
     world.assert_tidy();
 }
@@ -284,9 +281,7 @@ fn nothing_below_the_systems_own_folder_lands() {
 #[test]
 fn files_that_git_cannot_store_are_the_works_fault_and_do_not_stop_the_loop() {
     let agent = "cat >/dev/null; if [ $TEST_ID = t1 ]; then echo '*.txt text working-tree-encoding=UTF-16' > .gitattributes; printf plain > p.txt; fi; echo > $TEST_ID\n";
-    let world = World::new(agent, CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(agent, CHECK);
     world.add_test("t2", "one");
     assert_eq!(world.once("one").status.code(), Some(0));
     let test = world.test("t1");
@@ -303,9 +298,7 @@ fn files_that_git_cannot_store_are_the_works_fault_and_do_not_stop_the_loop() {
 
 #[test]
 fn a_broken_reference_of_somebody_else_stops_nobody() {
-    let world = World::new("cat >/dev/null; echo > $TEST_ID\n", CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test("cat >/dev/null; echo > $TEST_ID\n", CHECK);
     let folder = world.repository.join(".git/refs/remotes/origin");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("old"), "1234567890123456789012345678901234567890\n").unwrap();

@@ -109,10 +109,8 @@ fn what_a_human_has_to_mend_stops_the_agent_and_asks_once() {
 
 #[test]
 fn a_program_that_is_missing_is_nobodys_attempt() {
-    let world = World::new("", CHECK);
+    let world = World::with_test("", CHECK);
     world.configure(|config| config.replacen("\"sh\", ", "\"no-such-agent\", ", 1));
-    world.add_loop("one");
-    world.add_test("t1", "one");
     world.once("one");
     assert_eq!(states(&world, &["t1"]), [(TestStatus::Pending, 0)]);
     assert!(questions(&world)[0].summary.contains("no-such-agent"), "{:?}", questions(&world));
@@ -174,7 +172,7 @@ fn giving_up_honestly_is_about_the_specification() {
     let world = world("echo 'docs/api.md and docs/db.md contradict each other'; exit 3");
     world.add_loop("one");
     world.add_test("t1", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     let test = world.test("t1");
     assert_eq!(test.error_category, Some(coord_db::ErrorCategory::Spec));
     assert_eq!(test.last_error.as_deref(), Some("the agent gave up: docs/api.md and docs/db.md contradict each other"));

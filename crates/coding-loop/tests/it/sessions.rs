@@ -193,10 +193,10 @@ fn the_agents_git_asks_nothing_and_our_programs_come_first() {
 #[test]
 fn prices_are_used_where_the_agent_states_no_cost() {
     let agent = "cat >/dev/null; touch $TEST_ID; echo '{\"type\":\"turn.completed\",\"usage\":{\"input_tokens\":3000000,\"cached_input_tokens\":1000000,\"output_tokens\":1000000}}'\n";
-    let world =
-        World::new(agent, &format!("{CHECK}\n[price]\n\"generic\" = {{ input = 1.25, output = 10.0, cache_read = 0.125 }}\n"));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(
+        agent,
+        &format!("{CHECK}\n[price]\n\"generic\" = {{ input = 1.25, output = 10.0, cache_read = 0.125 }}\n"),
+    );
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!(world.sql("SELECT tokens_estimated, cost_microusd FROM usage"), "3000000|12625000");
     wait_until("the end", || world.test("t1").status == TestStatus::Passed);

@@ -69,7 +69,7 @@ fn set_up_that_fails_with_the_work_alone_is_the_works_fault() {
     let setup = command("echo looked; test \"$(cat lock)\" = good");
     world.configure(|text| format!("[workspace]\nsetup = {setup}\nsetup_inputs = [\"lock\"]\n{text}"));
     world.add_test("t1", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     let test = world.test("t1");
     assert_eq!((test.attempts, test.error_category), (1, Some(ErrorCategory::Code)));
     let why = test.last_error.unwrap();
@@ -110,7 +110,7 @@ fn a_network_that_does_not_answer_is_nobodys_fault() {
     let script = "echo 'npm ERR! code ENOTFOUND'; exit 1";
     world.configure(|text| format!("[workspace]\nsetup = {}\n{text}", command(script)));
     world.add_test("t1", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    world.attempt("one");
     let test = world.test("t1");
     assert_eq!((test.attempts, test.error_category), (0, Some(ErrorCategory::Transient)), "{:?}", test.last_error);
     assert_eq!(world.sql("SELECT count(*) FROM holds"), "0");

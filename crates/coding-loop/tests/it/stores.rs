@@ -82,9 +82,7 @@ fn an_agent_that_deletes_or_damages_integration_loses_nothing() {
             "cat > /dev/null; echo > $TEST_ID; ref=../../store.git/refs/heads/coding-loops/integration
             [ $TEST_ID = t1 ] || {{ {damage}; }}\n"
         );
-        let world = World::new(&agent, CHECK);
-        world.add_loop("one");
-        world.add_test("t1", "one");
+        let world = World::with_test(&agent, CHECK);
         assert!(world.once("one").status.success());
         world.add_test("t2", "one");
         assert!(world.once("one").status.success());
@@ -119,9 +117,7 @@ fn integration_that_is_lost_while_a_loop_is_idle_is_restored() {
 fn an_agent_that_deletes_the_store_and_every_workspace_does_its_work_again() {
     let agent = "cat > /dev/null; echo > $TEST_ID; root=$(cd ../.. && pwd)
         [ $TEST_ID = t1 ] || [ -e $root/../deleted ] || { touch $root/../deleted; rm -rf $root; }\n";
-    let world = World::new(agent, CHECK);
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = World::with_test(agent, CHECK);
     world.add_test("t2", "one");
     let output = world.once("one");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -204,9 +200,7 @@ fn a_store_that_an_agent_damages_costs_no_attempt() {
         let agent = format!(
             "cat > /dev/null; echo > $TEST_ID; [ $TEST_ID = t1 ] || [ -e ../../../done ] || {{ touch ../../../done; cd ../../store.git; {script}; }}\n"
         );
-        let world = World::new(&agent, CHECK);
-        world.add_loop("one");
-        world.add_test("t1", "one");
+        let world = World::with_test(&agent, CHECK);
         assert!(world.once("one").status.success());
         world.add_test("t2", "one");
         let output = world.once("one");
@@ -243,15 +237,13 @@ fn what_is_whole_of_a_damaged_store_is_kept() {
 fn a_prune_of_the_store_while_an_attempt_runs_costs_nothing() {
     let prune =
         "git reflog expire --expire=now --all; git gc --quiet --prune=now; git prune --expire=now; git repack -adq; true";
-    let world = World::new(
+    let world = World::with_test(
         &format!("cat > /dev/null; echo > $TEST_ID; (cd ../../store.git; {prune})\n"),
         &format!(
             "[[gate.check]]\nname = \"file\"\ncommand = [\"sh\", \"-c\", \"test -f $TEST_ID && echo there; cd $ROOT/store.git; {prune}\"]\n"
         ),
     );
     world.configure(|config| config.replacen("[agent]\n", "[agent]\nenvironment = [\"PATH\", \"ROOT\"]\n", 1));
-    world.add_loop("one");
-    world.add_test("t1", "one");
     let output = world.command("one").arg("--once").env("ROOT", world.root()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use coord_db::{AcquireRequest, Durability};
+use coord_db::Durability;
 
 use crate::report::{Report, Target, median};
 use crate::{Extent, Failure, world};
@@ -12,14 +12,7 @@ pub fn measure(extent: Extent, report: &mut Report) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let db = world::database(&folder.path().join("ours.db"), Durability::Normal, 0, 0)?;
     let plain = world::without_triggers(&folder.path().join("plain.db"), Durability::Normal)?;
-    let request = AcquireRequest {
-        loop_id: "loop-1".parse()?,
-        paths: vec!["src/a.rs".parse()?],
-        ttl_seconds: 900,
-        reason: None,
-        test_id: None,
-        automatic: false,
-    };
+    let request = world::lease();
     let mut ratios = Vec::new();
     for round in 0..=rounds {
         let raw = world::insert_raw(&plain, count, 1)?;

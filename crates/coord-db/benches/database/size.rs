@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use coord_db::{AcquireRequest, Database, Durability, NewEvent};
+use coord_db::{Database, Durability, NewEvent};
 
 use crate::report::{Report, Target, median};
 use crate::{Extent, Failure, world};
@@ -90,14 +90,7 @@ fn claim(db: &Database, _: &NewEvent) -> Result<(), Failure> {
 }
 
 fn acquire(db: &Database, _: &NewEvent) -> Result<(), Failure> {
-    let request = AcquireRequest {
-        loop_id: "loop-1".parse()?,
-        paths: vec!["src/a.rs".parse()?],
-        ttl_seconds: 900,
-        reason: None,
-        test_id: None,
-        automatic: false,
-    };
+    let request = world::lease();
     db.write(|tx| tx.acquire(&request, 5))?;
     db.write(|tx| tx.release(&request.loop_id, &request.paths, None))?;
     Ok(())

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use coord_db::{Database, Durability, NewEvent, OpenOptions, Payload};
+use coord_db::{AcquireRequest, Database, Durability, NewEvent, OpenOptions, Payload};
 use rusqlite::Connection;
 use serde_json::json;
+use test_support::acquire_request;
 
 use crate::Failure;
 
@@ -16,6 +17,11 @@ pub const PAYLOAD: &str = r#"{"test_id":"CP-UFS-001","loop_id":"loop-1","attempt
 pub fn event() -> Result<NewEvent, Failure> {
     let payload = Payload::parse("test_passed", &serde_json::from_str(PAYLOAD)?)?;
     Ok(NewEvent::new("loop-1".parse()?, payload))
+}
+
+/// The lease that is taken.
+pub fn lease() -> AcquireRequest {
+    AcquireRequest { ttl_seconds: 900, ..acquire_request("loop-1", &["src/a.rs"]) }
 }
 
 /// Options with a durability.

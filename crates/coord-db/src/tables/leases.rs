@@ -239,23 +239,25 @@ impl WriteTx<'_> {
         cause: UnlockCause,
         event: Option<&Event>,
     ) -> Result<Vec<LeasePath>> {
+        self.withdraw_all(loop_id)?;
+        self.revoke_leases(loop_id, by, cause, event)
+    }
+
+    /// Ends whatever a loop waits for.
+    fn withdraw_all(&self, loop_id: &str) -> Result<()> {
         let requests: Vec<String> =
             self.query("SELECT id FROM lease_requests WHERE loop_id = ?1", [loop_id], |row| row.get(0))?;
         for id in requests {
             self.withdraw_request(&id)?;
         }
-        self.execute("DELETE FROM wait_graph WHERE waiter = ?1", [loop_id])?;
-        self.revoke_leases(loop_id, by, cause, event)
+        self.delete_wait_edges_of(loop_id).map(drop)
     }
 
     /// A loop has ended its work on a test: releases what it holds and waits for, except the lease on integration, which it
     /// holds as the judge of the landing train.
     pub fn release_work(&self, loop_id: &LoopId, cause: Option<&Event>) -> Result<()> {
         let judging = self.lease(&LeasePath::integration())?.filter(|lease| lease.locked_by == loop_id.as_str());
-        for request in self.lease_requests_of(loop_id)? {
-            self.withdraw_request(&request.id)?;
-        }
-        self.execute("DELETE FROM wait_graph WHERE waiter = ?1", [loop_id])?;
+        self.withdraw_all(loop_id.as_str())?;
         for lease in self.leases_of(loop_id.as_str())?.iter().filter(|lease| Some(*lease) != judging.as_ref()) {
             self.end_lease(lease, &ActorId::from(loop_id), UnlockCause::Released, cause)?;
         }

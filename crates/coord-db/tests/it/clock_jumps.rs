@@ -3,28 +3,15 @@
 
 use std::sync::Arc;
 
-use coord_db::{
-    Acquire, AcquireRequest, ActorId, ClockChange, Database, Error, LoopId, LoopStatus, ManualClock, NewEvent, OpenOptions,
-    Payload, TestStatus, Timestamp,
-};
-use test_support::{new_loop, new_test};
+use coord_db::{Acquire, ActorId, ClockChange, Database, Error, ManualClock, NewEvent, OpenOptions, Payload, TestStatus};
+use test_support::{NOW, acquire_request, new_loop, new_test};
+
+use crate::common::{id, running};
 
 const HOURS: i64 = 3_600_000;
 
-fn id(text: &str) -> LoopId {
-    text.parse().unwrap()
-}
-
 fn acquire(db: &Database, loop_id: &str) -> Result<i64, Vec<String>> {
-    let request = AcquireRequest {
-        loop_id: id(loop_id),
-        paths: vec!["file".parse().unwrap()],
-        ttl_seconds: 60,
-        reason: None,
-        test_id: None,
-        automatic: false,
-    };
-    match db.write(|tx| tx.acquire(&request, 5)).unwrap() {
+    match db.write(|tx| tx.acquire(&acquire_request(loop_id, &["file"]), 5)).unwrap() {
         Acquire::Granted(grant) => Ok(grant.fencing_token),
         Acquire::Refused(blockers) => Err(blockers.into_iter().map(|blocker| blocker.locked_by).collect()),
     }
@@ -43,17 +30,10 @@ fn heard(db: &Database) -> Vec<i64> {
 }
 
 fn jump(by_millis: i64) {
-    let folder = tempfile::tempdir().unwrap();
-    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-    let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
-    let db = Database::create(&test_support::place(&folder.path().join("coordination.db")), &options).unwrap();
+    let (db, clock) = running(["a", "b"].map(new_loop));
     let listener: ActorId = "listener".parse().unwrap();
     let test = new_test("t", "a");
     db.write(|tx| {
-        for name in ["a", "b"] {
-            tx.add_loop(&new_loop(name))?;
-            tx.set_loop_status(&id(name), LoopStatus::Running)?;
-        }
         assert_eq!(tx.import_tests(&[test])?, []);
         tx.subscribe(&listener, &["custom.said".to_owned()], None)?;
         tx.observe_clock(30)?;
@@ -104,18 +84,8 @@ fn a_clock_set_back_takes_nothing_from_anyone() {
 
 #[test]
 fn a_clock_set_forth_and_back_again_leaves_no_lease_behind_for_ever() {
-    let folder = tempfile::tempdir().unwrap();
-    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-    let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
-    let db = Database::create(&test_support::place(&folder.path().join("coordination.db")), &options).unwrap();
-    db.write(|tx| {
-        for name in ["a", "b"] {
-            tx.add_loop(&new_loop(name))?;
-            tx.set_loop_status(&id(name), LoopStatus::Running)?;
-        }
-        tx.observe_clock(30)
-    })
-    .unwrap();
+    let (db, clock) = running(["a", "b"].map(new_loop));
+    db.write(|tx| tx.observe_clock(30)).unwrap();
     clock.jump_millis(HOURS);
     db.write(|tx| tx.observe_clock(30)).unwrap();
     let token = acquire(&db, "a").unwrap();
@@ -131,8 +101,7 @@ fn a_clock_set_forth_and_back_again_leaves_no_lease_behind_for_ever() {
 #[test]
 fn each_host_has_clocks_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let start = Timestamp::from_millis(1_800_000_000_000);
-    let clocks = ["a", "b"].map(|host| ManualClock::new(start).on_host(host));
+    let clocks = ["a", "b"].map(|host| ManualClock::new(NOW).on_host(host));
     // The second was started ten hours earlier.
     clocks[1].advance_millis(10 * HOURS);
     clocks[1].jump_millis(-10 * HOURS);

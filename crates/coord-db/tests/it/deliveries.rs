@@ -125,10 +125,9 @@ fn told(db: &Database) -> Vec<Vec<Option<String>>> {
 
 #[test]
 fn one_alone_one_in_a_transaction_and_many_at_once_are_said_alike() {
-    let start = coord_db::Timestamp::from_millis(1_800_000_000_000);
     let rooms: Vec<_> = (0..3)
         .map(|_| {
-            let clock = coord_db::ManualClock::new(start);
+            let clock = coord_db::ManualClock::new(test_support::NOW);
             let db = test_support::in_memory(std::sync::Arc::new(clock.clone()));
             db.write(|tx| tx.subscribe(&"reader".parse().unwrap(), &["custom.note".to_owned()], None)).unwrap();
             clock.advance_millis(1_500);

@@ -1,31 +1,21 @@
 //! Holds: who waits for what, who finds out whether it is over, and what ends it.
 
-use std::sync::Arc;
-
 use coord_db::process::ProcessIdentity;
-use coord_db::{AgentTrouble, Database, Error, HoldKind, LoopId, LoopStatus, ManualClock, OpenOptions, Start, Timestamp};
+use coord_db::{AgentTrouble, Database, Error, HoldKind, ManualClock, Start};
 use test_support::{new_loop, new_test};
 
+use crate::common::{id, running};
+
 struct World {
-    _folder: tempfile::TempDir,
     clock: ManualClock,
     db: Database,
 }
 
-fn id(text: &str) -> LoopId {
-    text.parse().unwrap()
-}
-
 /// Two loops with one agent, and a test for each.
 fn world() -> World {
-    let folder = tempfile::tempdir().unwrap();
-    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-    let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
-    let db = Database::create(&test_support::place(&folder.path().join("coordination.db")), &options).unwrap();
+    let (db, clock) = running(["a", "b"].map(new_loop));
     db.write(|tx| {
         for name in ["a", "b"] {
-            tx.add_loop(&new_loop(name))?;
-            tx.set_loop_status(&id(name), LoopStatus::Running)?;
             tx.set_agent(&id(name), "claude")?;
             let test = new_test(&format!("t-{name}"), name);
             assert_eq!(tx.import_tests(&[test])?, []);
@@ -33,7 +23,7 @@ fn world() -> World {
         Ok::<_, Error>(())
     })
     .unwrap();
-    World { _folder: folder, clock, db }
+    World { clock, db }
 }
 
 impl World {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{Database, Error, JournalEntry, JournalStatus, JournalSteps, LoopId, ManualClock, Timestamp, owned_intent};
+use coord_db::{Database, Error, JournalEntry, JournalStatus, JournalSteps, LoopId, ManualClock, owned_intent};
 use serde_json::{Value, json};
-use test_support::{Postgres, new_loop};
+use test_support::{NOW, Postgres, new_loop};
 
 fn world() -> Database {
-    let db = test_support::in_memory(Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000))));
+    let db = test_support::in_memory(Arc::new(ManualClock::new(NOW)));
     let new = new_loop("a");
     db.write(|tx| tx.add_loop(&new)).unwrap();
     db
@@ -170,7 +170,7 @@ fn an_entry_of_another_host_is_left_to_its_process_until_its_loop_is_dead_or_has
 fn silence_is_what_the_settings_say_and_a_namesake_is_never_gone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("db");
-    let (clock, own) = (Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000))), ProcessIdentity::own());
+    let (clock, own) = (Arc::new(ManualClock::new(NOW)), ProcessIdentity::own());
     let options = coord_db::OpenOptions { silent_seconds: 240, clock: clock.clone(), ..Default::default() };
     let db = Database::create(&path, &options).unwrap();
     let id: LoopId = "away".parse().unwrap();

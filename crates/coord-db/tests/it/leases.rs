@@ -1,45 +1,19 @@
 //! Leases through the public API, on a virtual clock.
 
-use std::sync::Arc;
+use coord_db::{Acquire, ActorId, Database, Error, LoopStatus, ManualClock, NewLoop, UnlockCause, Waiting};
+use test_support::{acquire_request as want, new_loop};
 
-use coord_db::{
-    Acquire, AcquireRequest, ActorId, Database, Error, LoopId, LoopStatus, ManualClock, NewLoop, Timestamp, UnlockCause,
-    Waiting,
-};
-use test_support::new_loop;
+use crate::common::{id, running};
 
 struct World {
     db: Database,
     clock: ManualClock,
 }
 
-fn id(text: &str) -> LoopId {
-    text.parse().unwrap()
-}
-
-fn want(loop_id: &str, paths: &[&str]) -> AcquireRequest {
-    AcquireRequest {
-        loop_id: id(loop_id),
-        paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
-        ttl_seconds: 60,
-        reason: None,
-        test_id: None,
-        automatic: false,
-    }
-}
-
 impl World {
     fn new() -> Self {
-        let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-        let db = test_support::in_memory(Arc::new(clock.clone()));
-        db.write(|tx| {
-            for (name, priority) in [("a", 5), ("b", 5), ("c", 1)] {
-                tx.add_loop(&NewLoop { priority, ..new_loop(name) })?;
-                tx.set_loop_status(&id(name), LoopStatus::Running)?;
-            }
-            Ok::<_, Error>(())
-        })
-        .unwrap();
+        let (db, clock) =
+            running([("a", 5), ("b", 5), ("c", 1)].map(|(name, priority)| NewLoop { priority, ..new_loop(name) }));
         Self { db, clock }
     }
 

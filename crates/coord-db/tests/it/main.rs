@@ -1,6 +1,7 @@
 //! The tests of this crate that use it from outside, in one program: linked once.
 
 mod clock_jumps;
+mod common;
 mod decisions;
 mod deliveries;
 mod foreign_hands;

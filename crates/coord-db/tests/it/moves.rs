@@ -6,13 +6,15 @@ use std::sync::Arc;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
     ActorId, AlertType, CheckpointType, CleanUp, ComponentId, Database, Error, ErrorCategory, FailedAttempt, HealthStatus,
-    LandingState, LoopId, LoopStatus, ManualClock, MigrationStatus, NewAlert, NewCheckpoint, NewLanding, NewTest,
-    PassedAttempt, Severity, TestId, TestMove, TestStatus, Timestamp, UnlockCause, WriteTx,
+    LandingState, LoopStatus, ManualClock, MigrationStatus, NewAlert, NewCheckpoint, NewLanding, NewTest, PassedAttempt,
+    Severity, TestId, TestMove, TestStatus, UnlockCause, WriteTx,
 };
-use test_support::{new_loop, new_test};
+use test_support::{NOW, new_loop, new_test};
+
+use crate::common::id;
 
 fn world() -> Database {
-    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let clock = ManualClock::new(NOW);
     let db = test_support::in_memory(Arc::new(clock));
     db.write(|tx| {
         for name in ["a", "b"] {
@@ -22,10 +24,6 @@ fn world() -> Database {
     })
     .unwrap();
     db
-}
-
-fn id(text: &str) -> LoopId {
-    text.parse().unwrap()
 }
 
 fn t1() -> TestId {

@@ -1,38 +1,19 @@
 //! Who owns what, who may lease it, and the life of a change request.
 
-use std::sync::Arc;
-
 use coord_db::{
-    Acquire, AcquireRequest, ActorId, Blocker, Database, Error, EventFilter, LeasePath, LoopId, LoopStatus, ManualClock,
-    RequestStatus, RequestType, ResourceType, Timestamp, Waiting,
+    Acquire, ActorId, Blocker, Database, Error, EventFilter, LoopId, LoopStatus, RequestStatus, RequestType, ResourceType,
+    Waiting,
 };
-use test_support::new_loop;
+use test_support::{acquire_request as want, new_loop};
+
+use crate::common::{id, running};
 
 struct World {
     db: Database,
 }
 
-fn id(text: &str) -> LoopId {
-    text.parse().unwrap()
-}
-
 fn actor(text: &str) -> ActorId {
     text.parse().unwrap()
-}
-
-fn paths(texts: &[&str]) -> Vec<LeasePath> {
-    texts.iter().map(|path| path.parse().unwrap()).collect()
-}
-
-fn want(loop_id: &str, wanted: &[&str]) -> AcquireRequest {
-    AcquireRequest {
-        loop_id: id(loop_id),
-        paths: paths(wanted),
-        ttl_seconds: 60,
-        reason: None,
-        test_id: None,
-        automatic: false,
-    }
 }
 
 fn owners(blockers: &[Blocker]) -> Vec<String> {
@@ -42,17 +23,7 @@ fn owners(blockers: &[Blocker]) -> Vec<String> {
 
 impl World {
     fn new() -> Self {
-        let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-        let db = test_support::in_memory(Arc::new(clock));
-        db.write(|tx| {
-            for name in ["a", "b", "c"] {
-                tx.add_loop(&new_loop(name))?;
-                tx.set_loop_status(&id(name), LoopStatus::Running)?;
-            }
-            Ok::<_, Error>(())
-        })
-        .unwrap();
-        Self { db }
+        Self { db: running(["a", "b", "c"].map(new_loop)).0 }
     }
 
     fn own(&self, path: &str, loop_id: &str) -> Result<(), Error> {

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
-    ActorId, CleanUp, Error, ErrorCategory, EventFilter, FailedAttempt, LoopStatus, NewTest, PassedAttempt, TestId, TestStatus,
-    UnlockCause,
+    ActorId, Error, ErrorCategory, EventFilter, FailedAttempt, LoopStatus, NewTest, PassedAttempt, TestId, TestStatus,
 };
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::support::{START, Story, World, check, loop_id};
+use crate::support::{START, Story, World, check, death, loop_id};
 use test_support::new_loop;
 
 const LOOPS: [&str; 3] = ["a", "b", "c"];
@@ -509,15 +508,7 @@ impl Run<'_> {
                     tx.apply_pauses(&by_id(*by), &[]).map(drop)
                 })
                 .map(done("done")),
-            Op::Die(by) => {
-                let how = CleanUp {
-                    source: "heartbeat".parse()?,
-                    cause: UnlockCause::OwnerDied,
-                    status: LoopStatus::Error,
-                    reason: "gone".to_owned(),
-                };
-                db.write(|tx| tx.clean_up_loop(&by_id(*by), &how, None)).map(done("done"))
-            }
+            Op::Die(by) => db.write(|tx| tx.clean_up_loop(&by_id(*by), &death(), None)).map(done("done")),
             Op::Stop(by) => db.write(|tx| tx.stop_loop(&by_id(*by), "enough")).map(done("done")),
             Op::Time(seconds) => {
                 self.world.clock.advance_millis(seconds * 1000);
@@ -575,10 +566,7 @@ impl Run<'_> {
             Ok(gave) => format!("{line} -> {gave}"),
             Err(kind) => format!("{line} -> {kind}"),
         });
-        self.story.same("the answer", database, model)?;
-        if let Some(before) = before {
-            self.story.same("nothing was to happen: the rows", self.world.rows(), before)?;
-        }
+        self.story.agrees(self.world, database, model, before)?;
         self.compare()
     }
 

@@ -10,7 +10,7 @@ use proptest::sample::{select, subsequence};
 use serde_json::json;
 
 use crate::support::{Rows, Story, World, check};
-use test_support::{Postgres, new_loop};
+use test_support::Postgres;
 
 /// Who consumes: those that come and go, and some of those that are always there.
 const SUBSCRIBERS: [&str; 3] = ["w1", "w2", "w3"];
@@ -613,11 +613,5 @@ fn run(world: &World, ops: &[Op]) -> Result<(), String> {
 
 #[test]
 fn deliveries_are_as_the_model_has_them() {
-    let world = |server| {
-        let world = World::new(server);
-        let one = new_loop("loop");
-        world.db.write(|tx| tx.add_loop(&one)).unwrap();
-        world
-    };
-    check(400, op(), 1..30, world, run);
+    check(400, op(), 1..30, World::with_loop, run);
 }

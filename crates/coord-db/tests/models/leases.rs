@@ -5,16 +5,15 @@ mod model;
 use std::collections::BTreeSet;
 
 use coord_db::{
-    Acquire, AcquireRequest, ActorId, Blocker, CleanUp, Error, EventFilter, Lease, LoopStatus, NewLoop, Timestamp, UnlockCause,
-    Waiting,
+    Acquire, AcquireRequest, ActorId, Blocker, Error, EventFilter, Lease, LoopStatus, NewLoop, Timestamp, UnlockCause, Waiting,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::support::{START, Story, World, check, loop_id};
+use crate::support::{START, Story, World, check, death, loop_id};
 use model::{Answer, LOOPS, Model, SILENT_SECONDS};
-use test_support::{Postgres, new_loop};
+use test_support::{Postgres, acquire_request, new_loop};
 
 /// As somebody writes it, and its normal form.
 const PATHS: [(&str, &str); 10] = [
@@ -103,14 +102,8 @@ struct Run<'w> {
 }
 
 fn request(by: usize, paths: &[usize], ttl: i64) -> AcquireRequest {
-    AcquireRequest {
-        loop_id: loop_id(LOOPS[by].0),
-        paths: paths.iter().map(|path| PATHS[*path].0.parse().unwrap()).collect(),
-        ttl_seconds: ttl,
-        reason: None,
-        test_id: None,
-        automatic: false,
-    }
+    let paths: Vec<&str> = paths.iter().map(|path| PATHS[*path].0).collect();
+    AcquireRequest { ttl_seconds: ttl, ..acquire_request(LOOPS[by].0, &paths) }
 }
 
 fn names(paths: &[usize]) -> Vec<&'static str> {
@@ -311,15 +304,7 @@ impl<'w> Run<'w> {
                 let detector: ActorId = "deadlock-detector".parse()?;
                 db.write(|tx| tx.revoke_leases(LOOPS[*by].0, &detector, UnlockCause::Revoked, None)).map(paths_of)
             }
-            Op::Die(by) => {
-                let how = CleanUp {
-                    source: "heartbeat".parse()?,
-                    cause: UnlockCause::OwnerDied,
-                    status: LoopStatus::Error,
-                    reason: "gone".to_owned(),
-                };
-                db.write(|tx| tx.clean_up_loop(&id(*by), &how, None)).map(done)
-            }
+            Op::Die(by) => db.write(|tx| tx.clean_up_loop(&id(*by), &death(), None)).map(done),
             Op::Status(by, status) => db.write(|tx| tx.set_loop_status(&id(*by), *status)).map(done),
             Op::Priority(by, priority) => {
                 db.write(|tx| tx.set_priority(&id(*by), *priority, "", &ActorId::human(), None)).map(done)
@@ -359,10 +344,7 @@ impl<'w> Run<'w> {
         let before = (!model.changes()).then(|| self.world.rows());
         let database = self.act(op).unwrap_or_else(|error| Answer::No(kind(&error)));
         self.story.tell(format!("{line} -> {database}"));
-        self.story.same("the answer", database, model)?;
-        if let Some(before) = before {
-            self.story.same("it was refused: the rows", self.world.rows(), before)?;
-        }
+        self.story.agrees(self.world, database, model, before)?;
         self.compare()
     }
 

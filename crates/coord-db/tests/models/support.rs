@@ -8,14 +8,14 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use coord_db::{Clock, Database, LoopId, ManualClock, OpenOptions, SystemClock, Timestamp};
+use coord_db::{CleanUp, Clock, Database, LoopId, LoopStatus, ManualClock, OpenOptions, SystemClock, Timestamp, UnlockCause};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRunner};
-use test_support::Postgres;
+use test_support::{Postgres, new_loop};
 
 /// When every sequence begins.
-pub const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+pub const START: Timestamp = test_support::NOW;
 
 /// Runs `run` on random sequences of operations, and fails with the story of the shortest one that goes wrong. On a server, each
 /// sequence runs on SQLite as well, and after each operation both have the same rows.
@@ -142,6 +142,14 @@ impl World {
         }
     }
 
+    /// The same, with the loop `loop`.
+    pub fn with_loop(server: Option<&'static Postgres>) -> Self {
+        let world = Self::new(server);
+        let new = new_loop("loop");
+        world.db.write(|tx| tx.add_loop(&new)).unwrap();
+        world
+    }
+
     /// To be called after each operation.
     pub fn note(&self) {
         if let Some(query) = &self.compared {
@@ -256,6 +264,12 @@ pub fn loop_id(id: &str) -> LoopId {
     id.parse().unwrap()
 }
 
+/// What heartbeat does to a loop that has died.
+pub fn death() -> CleanUp {
+    let source = "heartbeat".parse().unwrap();
+    CleanUp { source, cause: UnlockCause::OwnerDied, status: LoopStatus::Error, reason: "gone".to_owned() }
+}
+
 /// What has happened so far, one line for each operation.
 #[derive(Default)]
 pub struct Story {
@@ -274,6 +288,18 @@ impl Story {
             return Ok(());
         }
         Err(self.wrong(&format!("{what}\n     database: {database:?}\n        model: {model:?}")))
+    }
+
+    /// The answers are the same, and no row has changed since `before` where nothing was to happen.
+    pub fn agrees<T: PartialEq + Debug>(
+        &self,
+        world: &World,
+        database: T,
+        model: T,
+        before: Option<Rc<Rows>>,
+    ) -> Result<(), String> {
+        self.same("the answer", database, model)?;
+        before.map_or(Ok(()), |before| self.same("nothing was to happen: the rows", world.rows(), before))
     }
 
     /// What must hold.

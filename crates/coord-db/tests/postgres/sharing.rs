@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use coord_db::{Clock, ClockReading, Error, ManualClock, OpenOptions, SystemClock, Timestamp};
-use test_support::{Postgres, wait_until};
+use test_support::{NOW, Postgres, wait_until};
 
 use super::{new_database, note, notes, open};
 
@@ -93,7 +93,7 @@ fn time_is_the_servers_and_never_goes_back_at_once() {
     assert!(now() < last.plus_seconds(-3500));
     assert!(now() < last.plus_seconds(-3500));
     // A simulation brings its own time.
-    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let clock = ManualClock::new(NOW);
     let options = OpenOptions { clock: std::sync::Arc::new(clock.clone()), ..OpenOptions::default() };
     let simulated = coord_db::Database::open(std::path::Path::new(&address), &options).unwrap();
     assert_eq!(simulated.write(|tx| Ok::<_, Error>(tx.now())).unwrap(), clock.now());

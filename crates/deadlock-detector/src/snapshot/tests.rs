@@ -2,11 +2,12 @@ use std::sync::Arc;
 
 use coord_db::{Database, ManualClock};
 use proptest::prelude::*;
+use test_support::NOW;
 
 use super::*;
 
 fn database() -> (Database, ManualClock) {
-    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let clock = ManualClock::new(NOW);
     (Database::in_memory(Arc::new(clock.clone())).unwrap(), clock)
 }
 

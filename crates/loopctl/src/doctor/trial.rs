@@ -8,12 +8,12 @@ use std::time::Duration;
 use coord_db::{Config, locate};
 use git::check::{CheckSpec, CheckVerdict, run_check};
 use git::{CommitHash, Layout, Ready, Repository, SetUp, Store, WorkTree, filled_in, free_port, remove_check_out};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::Report;
 use crate::context::Context;
-use crate::exit::{Failure, Outcome};
+use crate::exit::Outcome;
+use crate::submit::until_stopped;
 use crate::workspaces::failure;
 
 /// The lines of a failed check's output that are shown.
@@ -35,25 +35,11 @@ pub fn run(cx: &Context, config: &Config, root: &Path, report: &mut Report) -> O
         None => store.fetch_from_user(&user, "HEAD").map_err(|error| failure(&error))?,
     };
     let folder = layout.trial();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::No(format!("cannot start the async runtime: {error}")))?;
-    let ran = runtime.block_on(async {
-        let (sender, stop) = watch::channel(false);
-        for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-            let mut signal = signal(kind).map_err(|error| Failure::No(format!("cannot listen to signals: {error}")))?;
-            let sender = sender.clone();
-            tokio::spawn(async move {
-                if signal.recv().await.is_some() {
-                    sender.send_replace(true);
-                }
-            });
-        }
+    let trial = Trial { config, database: &cx.path, store: &store, user: &user, commit: &commit };
+    let ran = {
         let _working = cx.out.working(format!("set-up and checks at {}", commit.short()));
-        let trial = Trial { config, database: &cx.path, store: &store, user: &user, commit: &commit };
-        trial.run(&folder, stop, report).await.map_err(|error| failure(&error))
-    });
+        until_stopped(|stop| trial.run(&folder, stop, report)).and_then(|ran| ran.map_err(|error| failure(&error)))
+    };
     let removed = remove_check_out(&folder).map_err(|error| failure(&error));
     ran.and(removed)
 }

@@ -30,21 +30,15 @@ fn all(place: &Place) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// A commit with a file, landed as a loop's and published.
 fn landed(place: &Place) -> (Store, CommitHash) {
-    let user = Repository::open(&place.repository()).unwrap();
-    let store = Layout::new(place.workspaces()).open_store().unwrap();
-    let head = store.fetch_from_user(&user, "HEAD").unwrap();
-    store.start_integration(&head).unwrap();
-    let spec = Layout::new(place.workspaces()).workspace("a", "coding-loops/a");
-    let (workspace, _) = Workspace::open_or_create(&store, &spec, &head).unwrap();
-    fs::write(workspace.root().join("new"), "new\n").unwrap();
-    let options = git::SnapshotOptions { own_folder: "coding-loops", file_bytes: 1 << 20, user: None, take_unignored: false };
-    let tree = workspace.snapshot(&options).unwrap().tree;
-    let trailers = [("Loop", "a"), ("Test", "t1")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let commit = store.commit(&tree, &[&head], "t1: new", &trailers).unwrap();
-    store.move_integration(&commit, &head).unwrap();
-    publish(&store, &user, BRANCH).unwrap();
-    place.run(&["test", "add", "t1", "--loop", "a"]).ok();
-    place.sql(&format!("UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = '{commit}'"));
+    let (store, commit) = place.land(|store, head| {
+        let spec = Layout::new(place.workspaces()).workspace("a", "coding-loops/a");
+        let (workspace, _) = Workspace::open_or_create(store, &spec, head).unwrap();
+        fs::write(workspace.root().join("new"), "new\n").unwrap();
+        let options =
+            git::SnapshotOptions { own_folder: "coding-loops", file_bytes: 1 << 20, user: None, take_unignored: false };
+        workspace.snapshot(&options).unwrap().tree
+    });
+    publish(&store, &Repository::open(&place.repository()).unwrap(), BRANCH).unwrap();
     (store, commit)
 }
 

@@ -387,26 +387,16 @@ fn an_integration_branch_that_is_the_users_own_stops_the_work() {
 }
 
 /// A store in which something has landed, published.
-fn landed(place: &Place) -> (Layout, Store, CommitHash) {
-    let layout = Layout::new(place.workspaces());
-    let user = Repository::open(&place.repository()).unwrap();
-    let store = layout.open_store().unwrap();
-    let head = store.fetch_from_user(&user, "HEAD").unwrap();
-    store.start_integration(&head).unwrap();
-    let tree = store.repository().tree_of(&head).unwrap();
-    let trailers = [("Loop".to_owned(), "a".to_owned()), ("Test".to_owned(), "t1".to_owned())];
-    let commit = store.commit(&tree, &[&head], "t1: done", &trailers).unwrap();
-    store.move_integration(&commit, &head).unwrap();
-    git::publish(&store, &user, "coding-loops/integration").unwrap();
-    place.run(&["test", "add", "t1", "--loop", "a"]).ok();
-    place.sql(&format!("UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = '{commit}'"));
-    (layout, store, commit)
+fn landed(place: &Place) -> (Store, CommitHash) {
+    let (store, commit) = place.land(|store, head| store.repository().tree_of(head).unwrap());
+    git::publish(&store, &Repository::open(&place.repository()).unwrap(), "coding-loops/integration").unwrap();
+    (store, commit)
 }
 
 #[test]
 fn a_published_branch_that_waits_or_was_moved_is_a_warning() {
     let place = Place::with_loops();
-    let (_, store, commit) = landed(&place);
+    let (store, commit) = landed(&place);
     settings(&place, "");
     let said = |grade: &str| lines(&doctor(&place, &[]).ok(), grade, "branch").join("\n");
     let status = || place.run(&["status"]).ok().stdout;
@@ -440,7 +430,7 @@ fn a_store_that_lost_work_or_cannot_be_used_is_named() {
     let report = doctor(&place, &[]).ok();
     assert_eq!(lines(&report, "ok", "workspaces").len(), 1);
     assert!(lines(&report, "ok", "store")[0].ends_with("with the commits of 0 passed tests"));
-    let (layout, store, commit) = landed(&place);
+    let (layout, (store, commit)) = (Layout::new(place.workspaces()), landed(&place));
     let said = |grade: &str, about: &str| lines(&doctor(&place, &[]), grade, about).join("\n");
     assert!(said("ok", "store").ends_with("with the commits of 1 passed test"));
     let lost = CommitHash::new("1".repeat(40)).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::common;
 use crate::common::Place;
-use git::{CommitHash, Layout, RefExpectation, Repository};
+use git::{CommitHash, Layout, RefExpectation};
 use serde_json::json;
 use test_support::{sql, wait_until};
 
@@ -51,17 +51,8 @@ fn a_database_that_was_lost_comes_back_from_a_backup() {
 
 /// A store with landed and saved work; gives the landed commit.
 fn work(place: &Place) -> CommitHash {
-    let layout = Layout::new(place.workspaces());
-    let user = Repository::open(&place.repository()).unwrap();
-    let store = layout.open_store().unwrap();
-    let head = store.fetch_from_user(&user, "HEAD").unwrap();
-    store.start_integration(&head).unwrap();
-    let tree = store.repository().tree_of(&head).unwrap();
-    let landed = store.commit(&tree, &[&head], "landed", &[]).unwrap();
-    store.move_integration(&landed, &head).unwrap();
+    let (store, landed) = place.land(|store, head| store.repository().tree_of(head).unwrap());
     store.repository().set_ref("refs/coding-loops/saved/a/1", &landed, &RefExpectation::Absent).unwrap();
-    place.run(&["test", "add", "t1", "--loop", "a"]).ok();
-    place.sql(&format!("UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = '{landed}'"));
     landed
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{Config, Error, Test, TestId};
+use coord_db::{Config, Error, LoopId, LoopStatus, Test, TestId, WriteTx};
 use test_support::{Process, git, make_repository, new_loop, new_test, run};
 
 pub struct World {
@@ -44,6 +44,14 @@ impl World {
         let world = Self { base, repository, home };
         world.configure(|_| config);
         world.watch();
+        world
+    }
+
+    /// The same, with the loop `one`, whose queue is the test `t1`.
+    pub fn with_test(agent: &str, rest: &str) -> Self {
+        let world = Self::new(agent, rest);
+        world.add_loop("one");
+        world.add_test("t1", "one");
         world
     }
 
@@ -87,6 +95,11 @@ impl World {
         self.command(loop_id).arg("--once").output().unwrap()
     }
 
+    /// Runs a loop for one attempt.
+    pub fn attempt(&self, loop_id: &str) -> Output {
+        self.command(loop_id).args(["--max-tests", "1"]).output().unwrap()
+    }
+
     pub fn start(&self, loop_id: &str) -> Process {
         Process::start_logged(&mut self.command(loop_id), &self.folder().join("loop.log"))
     }
@@ -126,6 +139,19 @@ impl World {
         self.store(&["fetch", "--quiet", clone.to_str().unwrap(), &commit]);
         std::fs::remove_dir_all(&clone).unwrap();
         commit
+    }
+
+    /// What `one` leaves if it dies while it lands this commit of `t1` on `old`.
+    pub fn leave_landing(&self, commit: &str, old: &str) {
+        let id: LoopId = "one".parse().unwrap();
+        let steps = serde_json::json!({"test": "t1", "attempt": 1, "commit": commit, "old": old, "checks": [["file", true]],
+            "seconds": 3, "files": ["t1"], "proof": "p"});
+        let begin = |tx: &WriteTx<'_>| {
+            tx.set_loop_status(&id, LoopStatus::Running)?;
+            tx.claim_next_test(&id, true)?;
+            tx.begin_operation("integrate", "one", Some(&id), &steps, None)
+        };
+        self.db.write(begin).unwrap();
     }
 
     /// The folder of store and workspaces.

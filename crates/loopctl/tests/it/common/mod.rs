@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use git::{CommitHash, Layout, Repository, Store};
 use serde_json::Value;
 use test_support::{Postgres, git, sql, wait_until_equal};
 
@@ -150,6 +151,20 @@ impl Place {
     #[track_caller]
     pub fn sql(&self, query: &str) -> String {
         sql(&self.database(), query)
+    }
+
+    /// Lands `t1` of the loop `a` in the store, as a commit of the tree that `make` gives. Nothing is published.
+    pub fn land(&self, make: impl FnOnce(&Store, &CommitHash) -> CommitHash) -> (Store, CommitHash) {
+        let user = Repository::open(&self.repository()).unwrap();
+        let store = Layout::new(self.workspaces()).open_store().unwrap();
+        let head = store.fetch_from_user(&user, "HEAD").unwrap();
+        store.start_integration(&head).unwrap();
+        let trailers = [("Loop", "a"), ("Test", "t1")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let commit = store.commit(&make(&store, &head), &[&head], "t1: done", &trailers).unwrap();
+        store.move_integration(&commit, &head).unwrap();
+        self.run(&["test", "add", "t1", "--loop", "a"]).ok();
+        self.sql(&format!("UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = '{commit}'"));
+        (store, commit)
     }
 
     /// Waits until a query of the shell gives `expected`.
