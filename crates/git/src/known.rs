@@ -111,6 +111,21 @@ fn insert<K: Ord, V>(map: &Mutex<BTreeMap<K, V>>, key: K, value: V) {
     map.insert(key, value);
 }
 
+/// True if `now` is what the map has for a path, or else by the answer of `ask`, which is remembered with `now`.
+fn same_or_asked<V: PartialEq>(
+    map: &Mutex<BTreeMap<PathBuf, V>>,
+    path: &Path,
+    now: Option<V>,
+    ask: impl FnOnce() -> bool,
+) -> bool {
+    let is_same = now.is_some() && map.lock().unwrap_or_else(PoisonError::into_inner).get(path) == now.as_ref();
+    let is_so = is_same || ask();
+    if let Some(now) = now.filter(|_| is_so && !is_same) {
+        insert(map, path.to_owned(), now);
+    }
+    is_so
+}
+
 impl Known {
     /// True if git has found this object, and its files are still the same.
     pub(crate) fn is_found(&self, hash: &CommitHash, how: Found, files: Option<&ObjectFiles>) -> bool {
@@ -127,31 +142,13 @@ impl Known {
 
     /// True if git can read this index, by the answer of `ask` if the file is not the same as when it could.
     pub(crate) fn can_read_index(&self, path: &Path, ask: impl FnOnce() -> bool) -> bool {
-        let file = FileId::of(path);
-        let is_same = file.is_some() && {
-            let indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
-            indexes.get(path) == file.as_ref()
-        };
-        let can_read = is_same || ask();
-        if let Some(file) = file.filter(|_| can_read && !is_same) {
-            insert(&self.indexes, path.to_owned(), file);
-        }
-        can_read
+        same_or_asked(&self.indexes, path, FileId::of(path), ask)
     }
 
     /// True if git finds the commit of HEAD in a git folder that borrows the objects of another one, by the answer of `ask`
     /// if it is not the same as when it did.
     pub(crate) fn has_head(&self, git_dir: &Path, objects_of: &Path, ask: impl FnOnce() -> bool) -> bool {
-        let head = Head::of(git_dir, objects_of);
-        let is_same = head.is_some() && {
-            let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-            heads.get(git_dir) == head.as_ref()
-        };
-        let has_head = is_same || ask();
-        if let Some(head) = head.filter(|_| has_head && !is_same) {
-            insert(&self.heads, git_dir.to_owned(), head);
-        }
-        has_head
+        same_or_asked(&self.heads, git_dir, Head::of(git_dir, objects_of), ask)
     }
 
     /// Remembers that git can read this index, because it has just written it.
