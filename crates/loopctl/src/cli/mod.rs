@@ -1,7 +1,8 @@
 //! The command line: one file for each group of commands. What a value may be is checked here, so that a bad one is a usage
 //! error (exit 2).
 //!
-//! The doc comment of a command is its help and its man page; its examples are run by a test (`tests/tests/examples.rs` of the workspace).
+//! The doc comment of a command is its help and its man page; its examples are run by a test (`tests/tests/examples.rs` of the
+//! workspace).
 
 /// The examples below a command's help, one command line each; what follows `  # ` is a remark.
 macro_rules! examples {
