@@ -199,11 +199,11 @@ section! {
         /// Failures in a row on one test.
         #[serde(deserialize_with = "at_least_1")]
         stuck_failures: i64 = 3,
-        /// One attempt takes so long.
+        /// An attempt without progress.
         stuck_attempt_minutes: i64 = 30,
-        /// No sign of life for so long.
+        /// No activity of a loop's agent.
         stuck_silence_minutes: i64 = 10,
-        /// No test passed for so long.
+        /// No test passed although there is work.
         stuck_no_pass_minutes: i64 = 30,
         /// Two changes to one file within this are a conflict.
         conflict_window_minutes: i64 = 5,

@@ -294,7 +294,7 @@ fn stuck(p: &payload::StuckDetected, reasons: &[&str]) -> String {
     let error = p.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
     let signs = [
         ("attempt", ", no change in its attempt"),
-        ("silence", ", no heartbeat"),
+        ("silence", ", no activity"),
         ("no_pass", ", no test passed although tests are pending"),
     ];
     let signs: String = signs.iter().filter(|(word, _)| reasons.contains(word)).map(|(_, text)| *text).collect();
@@ -445,7 +445,7 @@ mod tests {
         ("file_locked", &["why"]),
         ("file_unlocked", &["expire"]),
         ("file_conflict", &["a and b both changed f"]),
-        ("stuck_detected", &["40", "3 failures", "no heartbeat", ": e"]),
+        ("stuck_detected", &["40", "3 failures", "no activity", ": e"]),
         ("digression_detected", &["30 files", "scope src", "outside the scope: docs", "repeated error: r"]),
         ("resource_warning", &["tokens is at 90 %", "9 of 10"]),
         ("regression_detected", &["passed at aaa", "fails at bbb", "broken by ccc of a"]),

@@ -43,18 +43,18 @@ impl Reasons {
 pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
     let at = work.at;
     let loop_id = &view.row.id;
-    let idle = format!("{}{loop_id}:-", prefix::STUCK);
+    let without_test = format!("{}{loop_id}:-", prefix::STUCK);
     if view.row.status != LoopStatus::Running || view.waiting || at.in_grace {
         // Nothing can be judged now; open alerts about unfinished tests stay open.
         for seen in &view.tests {
             work.keep(&fingerprint(loop_id.as_str(), &seen.test.id));
         }
-        work.keep(&idle);
+        work.keep(&without_test);
         return;
     }
-    let idle_is_open = work.open(&idle).is_some();
-    let no_pass = no_pass(work, view, idle_is_open);
-    let idle_is_open = idle_is_open && no_pass.is_some();
+    let is_open = work.open(&without_test).is_some();
+    let no_pass = no_pass(work, view, is_open);
+    let is_open = is_open && no_pass.is_some();
     let mut reported = false;
     for seen in &view.tests {
         let name = fingerprint(loop_id.as_str(), &seen.test.id);
@@ -67,7 +67,7 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
             continue;
         }
         // An open "no test passed" alert already covers the other durations.
-        if open.is_none() && idle_is_open && !reasons.words.contains(&"failures") {
+        if open.is_none() && is_open && !reasons.words.contains(&"failures") {
             continue;
         }
         reported = true;
@@ -85,7 +85,7 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
         }
     }
     let Some(since) = no_pass else { return };
-    if idle_is_open || !reported {
+    if is_open || !reported {
         let mut reasons = Reasons::none(at.now);
         let minutes = minutes(at.now, since);
         let cause =
@@ -94,8 +94,8 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
         let test = view.current_test().map(|seen| &seen.test.id);
         let failures = view.current_test().map_or(0, |seen| seen.failures.count);
         let error = view.current_test().and_then(|seen| seen.test.last_error.as_deref());
-        let finding = finding(&idle, view, test, failures, &reasons, error, at.now);
-        if let Some(alert) = work.open(&idle) {
+        let finding = finding(&without_test, view, test, failures, &reasons, error, at.now);
+        if let Some(alert) = work.open(&without_test) {
             work.renew(alert, finding, &["test_id", "consecutive_failures", "told_at_minutes"]);
             return;
         }
