@@ -13,7 +13,14 @@ import sys
 
 NOW = "2026-11-22 10:00:00.000"
 
-# One good row of each table that clients write. The others are filled by triggers or by the programs themselves.
+# Triggers or the programs fill these; clients have no reason to write them.
+NOT_FOR_CLIENTS = {
+    "archived_events", "attempts", "base_mends", "base_runs", "baseline_runs", "batches", "clock", "clock_changes", "counters",
+    "ignored_checks", "knowledge_areas", "knowledge_numbers", "knowledge_words", "landings", "lease_sets", "proof_runs", "reverts",
+    "stores", "subscription_matches", "test_waits",
+}
+
+# One good row of each table that clients write.
 GOOD = {
     "loops": {"id": "x", "name": "", "priority": 5, "branch": "b", "status": "stopped", "current_test_id": None, "pid": None,
               "created_at": NOW, "updated_at": NOW, "died_at": None, "agent": None, "vain_runs": 0},
@@ -246,6 +253,9 @@ def bad_rows(connection):
 
 def refused(connection):
     wrongly, tried = [], 0
+    tables = {name for (name,) in connection.execute("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual')")}
+    unknown = {name for name in tables if not name.startswith("sqlite_")} - GOOD.keys() - NOT_FOR_CLIENTS
+    assert not unknown, f"give a good row of {unknown}, or say that clients do not write it"
     for table, row in GOOD.items():
         # A good row must be taken, or the bad ones would be refused for something else.
         connection.execute("BEGIN IMMEDIATE")

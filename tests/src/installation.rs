@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::{binaries, project};
+use crate::{binaries, project, supervisors};
 
 /// All programs of the workspace.
-pub const PROGRAMS: [&str; 7] =
-    ["loopctl", "coding-loop", "heartbeat", "deadlock-detector", "monitor", "regression-checker", "pm-agent"];
+pub fn programs() -> impl Iterator<Item = &'static str> {
+    ["loopctl", "coding-loop"].into_iter().chain(supervisors())
+}
 
 /// Copies this build's programs into a new folder, without what a debugger wants: they would be several hundred megabytes.
 ///
@@ -16,7 +17,7 @@ pub const PROGRAMS: [&str; 7] =
 /// If a program is missing.
 pub fn strip_into(folder: &Path) {
     std::fs::create_dir(folder).expect("a folder for the programs");
-    for program in PROGRAMS {
+    for program in programs() {
         let status = Command::new("strip").arg("-o").arg(folder.join(program)).arg(binaries().join(program)).status();
         assert!(status.expect("strip").success(), "strip {program}; build the workspace first");
     }

@@ -15,6 +15,12 @@ pub mod web;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The programs of the supervisors, in the order in which they start.
+#[must_use]
+pub fn supervisors() -> [&'static str; 5] {
+    coord_db::SUPERVISORS.map(|each| each.program)
+}
+
 /// The root of this project.
 #[must_use]
 pub fn project() -> &'static Path {

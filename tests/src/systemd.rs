@@ -10,9 +10,6 @@ use test_support::{wait_for, wait_until, wait_until_equal};
 use crate::installation::strip_into;
 use crate::{project, query};
 
-/// The units of the supervisors.
-pub const SUPERVISORS: [&str; 5] = ["heartbeat", "deadlock-detector", "monitor", "regression-checker", "pm-agent"];
-
 /// The user that owns the repositories in the box.
 pub const OWNER: u32 = 4242;
 

@@ -81,6 +81,34 @@ fn crates_depend_only_on_what_is_below_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What is no Rust has lists of its own.
+#[test]
+fn every_list_of_the_supervisors_has_all_of_them() {
+    let lists = [
+        "README.md",
+        "crates/README.md",
+        "schema/postgres/schema.sql",
+        "schema/schema.sql",
+        "scripts/install.sh",
+        "scripts/launch.sh",
+        "systemd/README.md",
+        "systemd/coding-loops@.target",
+        "tests/python/bad_rows.py",
+        "tests/real_project/run.py",
+    ];
+    let mut missing = Vec::new();
+    for each in coord_db::SUPERVISORS {
+        let unit = format!("systemd/coding-loops-{}@.service", each.program);
+        for list in lists.into_iter().chain([unit.as_str()]) {
+            let text = fs::read_to_string(system_tests::project().join(list)).unwrap_or_default();
+            if !text.contains(each.program) || (list.starts_with("schema") && !text.contains(&format!("'{}'", each.id))) {
+                missing.push(format!("{} in {list}", each.program));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// The modules of a crate with their code, without comments and unit tests.
 fn modules(source: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();

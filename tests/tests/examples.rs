@@ -163,8 +163,8 @@ fn the_examples_of_every_help_page_run() {
     let mut found = Vec::new();
     pages(&loopctl::cli::command(), "loopctl", &mut found);
     pages(&coding_loop::command_line::command(), "coding-loop", &mut found);
-    for (name, _) in supervisor::PROGRAMS {
-        pages(&supervisor::command(name), name, &mut found);
+    for each in &coord_db::SUPERVISORS {
+        pages(&supervisor::command(each), each.program, &mut found);
     }
     assert!(found.len() > 70, "{}", found.len());
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));

@@ -7,9 +7,8 @@ use std::process::Stdio;
 
 use coord_db::{ActorId, NewEvent, Payload};
 use system_tests::processes::World;
+use system_tests::supervisors;
 use test_support::{Process, new_loop};
-
-const SUPERVISORS: [&str; 5] = ["heartbeat", "monitor", "pm-agent", "deadlock-detector", "regression-checker"];
 
 fn assert_well(supervisors: Vec<Process>) {
     for mut supervisor in supervisors {
@@ -33,7 +32,7 @@ fn what_foreign_hands_publish_is_heard_once_and_in_order_while_they_read_vacuum_
         tx.subscribe(&listener, &["custom.foreign".to_owned(), "custom.ours".to_owned()], None)
     })
     .unwrap();
-    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let running: Vec<Process> = supervisors().iter().map(|name| world.supervisor(name)).collect();
     let mut program = world.python("foreign_hands.py");
     program.arg(world.path()).arg(events.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut program = program.spawn().unwrap();
@@ -80,7 +79,7 @@ fn what_foreign_hands_publish_is_heard_once_and_in_order_while_they_read_vacuum_
     assert_eq!(heard["sh"], numbered("sh", events / 10));
     assert_eq!(heard["ours"].len(), events);
     assert_eq!(db.check().unwrap(), []);
-    assert_well(supervisors);
+    assert_well(running);
 }
 
 #[test]
@@ -118,7 +117,7 @@ fn every_odd_row_that_is_taken_is_survived() {
     let told: BTreeMap<String, u64> = serde_json::from_str(&told).unwrap();
     assert!(told["taken"] > 3000, "{told:?}");
 
-    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let running: Vec<Process> = supervisors().iter().map(|name| world.supervisor(name)).collect();
     assert!(world.sql(SOUND).is_some());
     // Each has done what is sound, and come round since.
     world.until("SELECT subscription_id, status FROM deliveries WHERE event_id = 'sound-pass'", "pm|acknowledged");
@@ -127,9 +126,9 @@ fn every_odd_row_that_is_taken_is_survived() {
     world.until("SELECT victim FROM deadlocks WHERE locks LIKE '%sound/%'", "sounder");
     let inserted = world.sql("SELECT timestamp FROM events WHERE id = 'sound-pass'").unwrap();
     let since = format!("SELECT count(*) FROM component_health WHERE version IS NOT NULL AND last_heartbeat > '{inserted}'");
-    world.until(&since, &SUPERVISORS.len().to_string());
+    world.until(&since, &supervisors().len().to_string());
     // Rows whose keys are no UTF-8 cannot be got at: they keep nobody busy.
-    supervisors[0].until_logged("passes change nothing although something is due");
+    running[0].until_logged("passes change nothing although something is due");
     for arguments in &[
         ["status"].as_slice(),
         &["status", "sound"],
@@ -165,7 +164,7 @@ fn every_odd_row_that_is_taken_is_survived() {
             assert!(fine && !complaints.contains("panicked"), "loopctl {all:?}: {:?} {complaints}", output.status);
         }
     }
-    assert_well(supervisors);
+    assert_well(running);
 }
 
 #[test]
@@ -185,13 +184,13 @@ fn malformed_events_are_counted_in_one_alert_for_each_source_and_type() {
     insert("a", "test_passed", 700);
     insert("tool", "test_passed", 5);
     insert("tool", "stuck_detected", 1);
-    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let running: Vec<Process> = supervisors().iter().map(|name| world.supervisor(name)).collect();
     let open = "SELECT count(*) FROM deliveries WHERE status = 'pending' AND subscription_id IN
                   (SELECT id FROM subscriptions WHERE subscriber = 'pm')";
     world.until(open, "0");
     insert("a", "test_passed", 300);
     world.until(open, "0");
-    assert_well(supervisors);
+    assert_well(running);
     let messages = world.sql("SELECT substr(message, 1, instr(message, ' cannot') - 1) FROM alerts ORDER BY 1").unwrap();
     let messages: Vec<&str> = messages.trim().lines().collect();
     assert_eq!(messages[..2], ["1000 events of type test_passed from a", "5 events of type test_passed from tool"]);

@@ -4,17 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_db::Timestamp;
+use coord_db::supervisors::Program;
+use coord_db::{SUPERVISORS, Timestamp};
 use system_tests::processes::World;
 use test_support::{Process, wait_for};
 
-const SUPERVISORS: [(&str, &str); 5] = [
-    ("monitor", "monitor"),
-    ("deadlock-detector", "deadlock-detector"),
-    ("regression-checker", "regression-checker"),
-    ("pm-agent", "pm"),
-    ("heartbeat", "heartbeat"),
-];
 /// Beats of each that are watched.
 const BEATS: usize = 6;
 /// What one beat may cost all five together: the four others see it in the `-wal`, and look again up to eleven times until it
@@ -47,13 +41,13 @@ fn sleeps(process: &Process) -> u64 {
 #[test]
 fn who_has_nothing_to_do_sleeps_and_writes_nothing_but_beats() {
     let world = World::new();
-    let processes: Vec<Process> = SUPERVISORS.iter().map(|(program, _)| world.supervisor(program)).collect();
+    let processes: Vec<Process> = SUPERVISORS.iter().map(|each| world.supervisor(each.program)).collect();
     let db = world.open();
     // Counts the heartbeats that are seen, until everyone has sent `BEATS` of them.
     let watch = || {
         let mut beats: BTreeMap<&str, BTreeSet<Timestamp>> = BTreeMap::new();
         wait_for("beats", || {
-            for (_, id) in SUPERVISORS {
+            for Program { id, .. } in SUPERVISORS {
                 let beat = db.read(|tx| tx.component(id)).unwrap().and_then(|row| row.last_heartbeat);
                 beats.entry(id).or_default().extend(beat);
             }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use system_tests::installation::{Installation, PROGRAMS};
+use system_tests::installation::{Installation, programs};
 
 /// All files and links below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -34,7 +34,7 @@ fn a_prefix_holds_all_of_it_and_what_is_recommended_is_there() {
     );
     assert!(said.contains(&expected), "{said}");
     assert!(said.ends_with("Services need a systemd --user manager, and none answers here.\n"), "{said}");
-    for program in PROGRAMS.iter().chain(&["coding-loops-launch"]) {
+    for program in programs().chain(["coding-loops-launch"]) {
         let help = installation.command(prefix.join("bin").join(program)).arg("--help").output().unwrap();
         assert!(help.status.success() && !help.stdout.is_empty(), "{program}");
     }

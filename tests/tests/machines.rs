@@ -10,7 +10,7 @@ use std::process::Command;
 use coord_db::{Database, Error, OpenOptions};
 use system_tests::docs::blocks;
 use system_tests::machines::{Fleet, PATIENCE};
-use system_tests::project;
+use system_tests::{project, supervisors};
 use test_support::{Line, run, wait_for_within};
 
 const SETTINGS: &str = r#"
@@ -33,7 +33,6 @@ interval_seconds = 10
 "#;
 
 const MACHINES: [&str; 3] = ["anvil", "bellows", "crucible"];
-const SUPERVISORS: [&str; 5] = ["heartbeat", "monitor", "deadlock-detector", "regression-checker", "pm-agent"];
 /// The loops of each machine in a test run. Twelve loops and fifteen supervisors keep two processors from everything else.
 const LOOPS_EACH: usize = 2;
 
@@ -91,7 +90,7 @@ impl Night {
             }
         }
         for machine in &mut fleet.machines {
-            for program in SUPERVISORS {
+            for program in supervisors() {
                 machine.start(program, &[]);
             }
         }

@@ -1,6 +1,8 @@
 //! Every supervisor notices that the settings have changed: broken ones are refused and said once, good ones hold without a
 //! restart.
 
+use coord_db::SUPERVISORS;
+use coord_db::supervisors::Program;
 use system_tests::binaries;
 use test_support::{Process, Signal, World, new_loop, wait_for, wait_until};
 
@@ -8,15 +10,8 @@ use test_support::{Process, Signal, World, new_loop, wait_for, wait_until};
 fn every_supervisor_refuses_broken_settings_and_takes_good_ones() {
     let world = World::new();
     let (db, config) = (&world.db, world.folder().join("config.toml"));
-    let programs = [
-        ("monitor", "monitor"),
-        ("deadlock-detector", "deadlock-detector"),
-        ("regression-checker", "regression-checker"),
-        ("pm-agent", "pm"),
-        ("heartbeat", "heartbeat"),
-    ];
     let start = |program| world.daemon(binaries().join(program).to_str().unwrap());
-    let daemons: Vec<Process> = programs.iter().map(|(program, _)| start(program)).collect();
+    let daemons: Vec<Process> = SUPERVISORS.iter().map(|each| start(each.program)).collect();
     let pid_of = |id: &str| db.read(|tx| tx.component(id)).unwrap().and_then(|row| row.pid);
     let alerts = || {
         let open = db.read(|tx| tx.alerts(true)).unwrap();
@@ -53,10 +48,10 @@ fn every_supervisor_refuses_broken_settings_and_takes_good_ones() {
     // The new limit holds: three seconds of silence are told, where sixty were allowed before.
     let silent = wait_for("the verdict", || db.read(|tx| tx.open_alert("component:quiet")).unwrap());
     assert!(silent.message.contains("no heartbeat for"), "{}", silent.message);
-    for ((_, id), daemon) in programs.iter().zip(&daemons) {
+    for (Program { id, .. }, daemon) in SUPERVISORS.iter().zip(&daemons) {
         assert_eq!(pid_of(id), Some(i64::from(daemon.pid())), "{id} has not been restarted");
     }
-    for (daemon, (program, _)) in daemons.into_iter().zip(programs) {
+    for (daemon, Program { program, .. }) in daemons.into_iter().zip(SUPERVISORS) {
         assert_eq!(daemon.terminate().code(), Some(0), "{program}");
     }
 }

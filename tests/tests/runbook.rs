@@ -2,9 +2,9 @@
 //! machine gives no systemd in namespaces.
 
 use system_tests::docs::blocks;
-use system_tests::query;
 use system_tests::systemd::Who::Owner;
-use system_tests::systemd::{Machine, PROJECT, SUPERVISORS, disk};
+use system_tests::systemd::{Machine, PROJECT, disk};
+use system_tests::{query, supervisors};
 use test_support::wait_until;
 
 const SETTINGS: &str = r#"
@@ -55,7 +55,7 @@ fn every_command_of_the_operators_document_does_what_it_says() {
             _ => {}
         }
         if !block.text.contains("service disable") {
-            for name in SUPERVISORS {
+            for name in supervisors() {
                 machine.until_property(Owner, &format!("coding-loops-{name}@shop.service"), "ActiveState", "active");
             }
         }

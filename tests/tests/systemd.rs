@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use system_tests::systemd::Who::{Owner, Root};
-use system_tests::systemd::{Machine, SUPERVISORS, Who, disk};
-use system_tests::{project, query};
+use system_tests::systemd::{Machine, Who, disk};
+use system_tests::{project, query, supervisors};
 use test_support::{wait_for, wait_until};
 
 /// Heartbeats that are late after three seconds; an agent that works until `~/go` exists.
@@ -49,7 +49,7 @@ fn unit(name: &str, instance: &str) -> String {
 }
 
 fn services(instance: &str) -> Vec<String> {
-    SUPERVISORS.iter().map(|name| unit(name, instance)).chain([unit("loop", &format!("{instance}:backend"))]).collect()
+    supervisors().iter().map(|name| unit(name, instance)).chain([unit("loop", &format!("{instance}:backend"))]).collect()
 }
 
 fn until_ready(machine: &Machine, who: Who, instance: &str) {
@@ -196,7 +196,7 @@ fn the_sandbox_keeps_a_service_out_of_everything_but_its_folder() {
             Owner => ("/srv/home/.config/systemd/user", "--user", "/srv/home/.local/bin"),
         };
         enable(&machine, who, "shop", &["--no-start"]);
-        for name in SUPERVISORS {
+        for name in supervisors() {
             // Not ExecStartPre=: in a user's manager a second process cannot join the first one's namespaces.
             let probe = format!(
                 "[Service]\nExecStart=\nExecStart=/usr/bin/bash -c 'bash {tools}/probe /srv/home/shop/coding-loops/probe-{name} /srv/home/shop /srv/home/other; exec {tools}/{name}'\n"
@@ -331,7 +331,7 @@ fn an_upgrade_over_a_running_system_loses_nothing() {
     let said = machine.install(Root, &[]);
     assert_eq!(said.matches("restarted: ").count(), 6, "{said}");
     until_ready(&machine, Root, "shop");
-    for (service, program) in services("shop").iter().zip(SUPERVISORS.iter().chain([&"coding-loop"])) {
+    for (service, program) in services("shop").iter().zip(supervisors().iter().chain([&"coding-loop"])) {
         let pid = machine.main_pid(Root, service);
         machine.script(Root, "cmp \"/proc/$1/exe\" \"/srv/new/$2\"", &[&pid, program]);
     }

@@ -162,8 +162,8 @@ fn no_help_shows_an_escape_sequence() {
     let mut texts = Vec::new();
     helps(&mut loopctl::cli::command(), "", &mut texts);
     helps(&mut coding_loop::command_line::command(), "", &mut texts);
-    for (name, _) in supervisor::PROGRAMS {
-        helps(&mut supervisor::command(name), "", &mut texts);
+    for each in &coord_db::SUPERVISORS {
+        helps(&mut supervisor::command(each), "", &mut texts);
     }
     assert!(texts.len() > 50, "{}", texts.len());
     for (command, text) in texts {

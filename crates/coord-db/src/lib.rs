@@ -37,5 +37,6 @@ pub use model::moves::TestMove;
 pub use model::payload;
 pub use model::payload::Payload;
 pub use model::spent::{ModelUse, dollars, microusd};
+pub use model::supervisors::{self, SUPERVISORS};
 pub use tables::*;
 pub use time::{Clock, ClockReading, ManualClock, SystemClock, Timestamp};

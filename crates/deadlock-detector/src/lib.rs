@@ -28,6 +28,7 @@ pub mod waiting;
 use std::path::Path;
 use std::sync::Arc;
 
+use coord_db::supervisors::{self, Program};
 use coord_db::{Config, Database, ReadTx, Result, WriteTx};
 use supervisor::{Plan, Supervisor};
 
@@ -47,7 +48,7 @@ impl Supervisor for DeadlockDetector {
     type Action = Action;
     type Outcome = ();
 
-    const ID: &'static str = "deadlock-detector";
+    const PROGRAM: &'static Program = &supervisors::DEADLOCK_DETECTOR;
 
     fn new(config: Arc<Config>, _database: &Path) -> Self {
         Self { config, memory: snapshot::Memory::default() }

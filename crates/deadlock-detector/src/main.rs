@@ -1,5 +1,5 @@
 //! `deadlock-detector`: finds loops that wait for each other in a cycle, and chooses a victim.
 
 fn main() -> std::process::ExitCode {
-    supervisor::main::<deadlock_detector::DeadlockDetector>("deadlock-detector")
+    supervisor::main::<deadlock_detector::DeadlockDetector>()
 }

@@ -3,8 +3,8 @@
 use coord_db::config::HeartbeatConfig;
 use coord_db::payload::{ComponentDegraded, ComponentRecovered};
 use coord_db::{
-    ActorId, AlertType, CleanUp, Event, EventId, HealthStatus, LoopStatus, NewAlert, NewEvent, ON_EACH_HOST, Result, Severity,
-    StaleDeliveries, UnlockCause, WriteTx, is_reserved, supervisor_of,
+    ActorId, AlertType, CleanUp, Event, EventId, HealthStatus, LoopStatus, NewAlert, NewEvent, Result, Severity,
+    StaleDeliveries, UnlockCause, WriteTx, is_reserved, supervisor_of, supervisors,
 };
 use serde_json::{Value, json};
 use supervisor::Supervisor;
@@ -144,19 +144,8 @@ fn judge(tx: &WriteTx<'_>, me: &ActorId, subject: &Subject, status: HealthStatus
 }
 
 /// The consequences while a supervisor is not running.
-fn meaning(component: &str) -> &'static str {
-    match supervisor_of(component) {
-        ON_EACH_HOST => "; processes that end on its host are only noticed by their silence; start heartbeat there",
-        "monitor" => {
-            "; stuck, digressing or conflicting loops are not detected, and loops pause between two tests; start it with monitor"
-        }
-        "pm" => {
-            "; conflicts are not settled and answers are not applied; of two loops in conflict one pauses itself; start it with pm-agent"
-        }
-        "deadlock-detector" => "; loops in a deadlock wait until their leases expire; start it with deadlock-detector",
-        "regression-checker" => "; regressions are not detected; start it with regression-checker",
-        _ => "",
-    }
+fn meaning(component: &str) -> String {
+    supervisors::find(supervisor_of(component)).map_or_else(String::new, |known| format!("; {}", known.without))
 }
 
 fn recover(tx: &WriteTx<'_>, me: ActorId, subject: &Subject, down_for_seconds: i64) -> Result<()> {

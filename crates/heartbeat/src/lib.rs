@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use coord_db::supervisors::{self, Program};
 use coord_db::{Config, Database, JournalEntry, ReadTx, Result, Timestamp, WriteTx};
 use supervisor::{LocalFuture, Plan, Supervisor, Waker};
 
@@ -42,7 +43,7 @@ impl Supervisor for Heartbeat {
     type Action = Action;
     type Outcome = Ended;
 
-    const ID: &'static str = "heartbeat";
+    const PROGRAM: &'static Program = &supervisors::HEARTBEAT;
     const HAS_EFFECTS: bool = true;
     // The processes concerned do not survive a power failure, and a death has to be handled at once.
     const DURABLE_INTENTS: bool = false;

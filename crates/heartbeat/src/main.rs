@@ -1,5 +1,5 @@
 //! `heartbeat`: detects degraded and dead components, and cleans up after dead ones.
 
 fn main() -> std::process::ExitCode {
-    supervisor::main::<heartbeat::Heartbeat>("heartbeat")
+    supervisor::main::<heartbeat::Heartbeat>()
 }

@@ -16,9 +16,9 @@ use std::path::Path;
 use coord_db::file_system::{FileSystem, Reach};
 use coord_db::locate::Location;
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{ClockChange, Config, Database, HealthStatus, ON_EACH_HOST, SCHEMA_VERSION, supervisor_of};
+use coord_db::{ClockChange, Config, Database, HealthStatus, ON_EACH_HOST, SCHEMA_VERSION, SUPERVISORS, supervisor_of};
 use serde::Serialize;
-use views::health::{Health, SUPERVISORS, healths};
+use views::health::{Health, healths};
 use views::text::safe;
 
 use crate::context::Context;
@@ -388,7 +388,7 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
                 && health.row.identity().as_ref().map(ProcessIdentity::liveness) != Some(Liveness::Gone)
         })
     };
-    let (run, off): (Vec<&str>, Vec<&str>) = SUPERVISORS.iter().copied().partition(|id| alive(id));
+    let (run, off): (Vec<&str>, Vec<&str>) = SUPERVISORS.iter().map(|each| each.id).partition(|id| alive(id));
     if off.is_empty() {
         report.ok("supervisors", "all five are running");
     } else {

@@ -125,6 +125,11 @@ mod tests {
     }
 
     #[test]
+    fn each_kind_of_agent_is_known() {
+        assert_eq!(KNOWN_AGENTS.each_ref().map(|known| known.kind), AgentKind::KNOWN);
+    }
+
+    #[test]
     fn each_preset_is_a_whole_agent_that_gets_its_keys() {
         for known in &KNOWN_AGENTS {
             let text = preset(known.program());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use command_runner::{Process, started_with};
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{Database, Error, supervisor_of};
+use coord_db::{Database, Error, SUPERVISORS, supervisor_of};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -19,8 +19,6 @@ use crate::service;
 
 /// The variable that marks a process: the pid of the launcher, and the database.
 const MARK: &str = "CODING_LOOPS_LAUNCH";
-/// The supervisors in the order in which they stop.
-const SUPERVISORS: [&str; 5] = ["pm", "regression-checker", "monitor", "deadlock-detector", "heartbeat"];
 /// Time that a process has to end after SIGTERM, as in the launcher.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -92,9 +90,10 @@ impl Named {
         Self { component, pid: process.pid, process: process.to_string() }
     }
 
-    /// Loops come first.
+    /// Loops stop first.
     fn rank(&self) -> usize {
-        SUPERVISORS.iter().position(|name| *name == supervisor_of(&self.component)).map_or(0, |at| at + 1)
+        let started = SUPERVISORS.iter().position(|each| each.id == supervisor_of(&self.component));
+        started.map_or(0, |at| SUPERVISORS.len() - at)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Command;
+use coord_db::SUPERVISORS;
 
 use crate::cli::{self, EXIT_STATUS};
 use crate::exit::{Failure, Outcome};
@@ -30,7 +31,7 @@ pub fn write(folder: &Path) -> Outcome {
     let mut loopctl = cli::command().disable_help_subcommand(true);
     loopctl.build();
     let programs: Vec<&str> =
-        ["loopctl", "coding-loop"].into_iter().chain(supervisor::PROGRAMS.iter().map(|(name, _)| *name)).collect();
+        ["loopctl", "coding-loop"].into_iter().chain(SUPERVISORS.iter().map(|each| each.program)).collect();
     page(folder, &loopctl, "loopctl", &lists(), &programs)?;
     for (_, commands) in cli::groups() {
         let names: Vec<String> = commands.iter().map(|command| format!("loopctl-{}", command.get_name())).collect();
@@ -41,8 +42,8 @@ pub fn write(folder: &Path) -> Outcome {
         }
     }
     page(folder, &coding_loop::command_line::command(), "coding-loop", "", &programs)?;
-    for (name, _) in supervisor::PROGRAMS {
-        page(folder, &supervisor::command(name), name, "", &programs)?;
+    for each in &SUPERVISORS {
+        page(folder, &supervisor::command(each), each.program, "", &programs)?;
     }
     Ok(())
 }

@@ -14,15 +14,13 @@ use std::process::{Command, Stdio};
 use clap::{Args, Subcommand};
 use coord_db::locate::Location;
 use coord_db::process::ProcessIdentity;
-use coord_db::{Config, LoopId};
+use coord_db::supervisors::HEARTBEAT;
+use coord_db::{Config, LoopId, SUPERVISORS};
 use serde_json::json;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use drop_in::Place;
-
-/// The units of the supervisors, without the prefix that all have.
-pub(crate) const SUPERVISORS: [&str; 5] = ["heartbeat", "deadlock-detector", "monitor", "regression-checker", "pm-agent"];
 
 /// What to do with the services of a repository.
 #[derive(Debug, Subcommand)]
@@ -200,7 +198,7 @@ impl Manager {
     fn all_names(&self) -> Vec<ServiceName> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let prefix = format!("coding-loops-{}@", SUPERVISORS[0]);
+        let prefix = format!("coding-loops-{}@", HEARTBEAT.program);
         names.filter_map(|unit| unit.strip_prefix(&prefix)?.strip_suffix(".service.d")?.parse::<ServiceName>().ok()).collect()
     }
 
@@ -209,12 +207,12 @@ impl Manager {
         let line = drop_in::database_line(database);
         let is_its = |text: String| text.lines().any(|its| its == line);
         let names = self.all_names().into_iter();
-        names.filter(|name| self.text(&name.supervisor(SUPERVISORS[0])).is_some_and(is_its)).collect()
+        names.filter(|name| self.text(&name.supervisor(HEARTBEAT.program)).is_some_and(is_its)).collect()
     }
 
     /// Every unit of a repository that has a drop-in of ours, with its text.
     fn texts(&self, name: &ServiceName) -> BTreeMap<String, String> {
-        let fixed = SUPERVISORS.iter().map(|unit| name.supervisor(unit)).chain([name.target()]);
+        let fixed = SUPERVISORS.iter().map(|each| name.supervisor(each.program)).chain([name.target()]);
         let units = fixed.chain(self.loops(name));
         units.filter_map(|unit| Some((unit.clone(), self.text(&unit)?))).collect()
     }
@@ -304,7 +302,7 @@ pub(crate) fn enabled(database: &Path) -> Vec<Enabled> {
     let mut found = Vec::new();
     for manager in [false, true].into_iter().filter_map(|system| Manager::to_ask(system).ok()) {
         for name in manager.names(&database) {
-            let mut units: Vec<String> = SUPERVISORS.iter().map(|unit| name.supervisor(unit)).collect();
+            let mut units: Vec<String> = SUPERVISORS.iter().map(|each| name.supervisor(each.program)).collect();
             units.extend(manager.loops(&name));
             let states = manager.states(&units).map(|states| units.into_iter().zip(states).collect());
             found.push(Enabled { target: name.target(), system: manager.system, states });
@@ -399,7 +397,7 @@ fn write_all(manager: &Manager, name: &ServiceName, place: &Place, config: &Conf
 }
 
 fn write_supervisors(manager: &Manager, name: &ServiceName, place: &Place, config: &Config) -> Outcome {
-    for unit in SUPERVISORS {
+    for unit in SUPERVISORS.map(|each| each.program) {
         let text = place.supervisor(unit, config.notify.is_silent());
         write(&manager.drop_ins(&name.supervisor(unit)), &text)?;
     }
@@ -425,7 +423,7 @@ fn refresh(cx: &Context, system: bool) -> Outcome {
 
 /// False if the services are not ours.
 fn refresh_one(manager: &Manager, name: &ServiceName) -> Outcome<bool> {
-    let first = manager.text(&name.supervisor(SUPERVISORS[0])).unwrap_or_default();
+    let first = manager.text(&name.supervisor(HEARTBEAT.program)).unwrap_or_default();
     let Some(database) = drop_in::variable(&first, "CODING_LOOPS_DB") else { return Ok(false) };
     let config = Config::load(Path::new(&database), None)?;
     let mut place = place(Path::new(&database), &config, manager.system)?;
@@ -447,9 +445,9 @@ fn disable(cx: &Context, which: &Services) -> Outcome {
     let manager = Manager::new(which.system)?;
     let name = name_of(which, &cx.config()?)?;
     let target = name.target();
-    let mut units: Vec<String> = SUPERVISORS.iter().map(|unit| name.supervisor(unit)).collect();
+    let mut units: Vec<String> = SUPERVISORS.iter().map(|each| name.supervisor(each.program)).collect();
     units.extend(manager.loops(&name));
-    if !manager.drop_ins(&name.supervisor(SUPERVISORS[0])).join(drop_in::FILE).is_file() {
+    if !manager.drop_ins(&name.supervisor(HEARTBEAT.program)).join(drop_in::FILE).is_file() {
         return Err(Failure::No(format!("there are no services called {target}; name them with --name")));
     }
     let has_manager = manager.run(&["show", "--property", "Version"]);
@@ -523,7 +521,7 @@ fn make_for(folder: &Path, owner: u32) -> Outcome<PathBuf> {
 
 /// A name is free, or this database's already.
 fn free(manager: &Manager, name: &ServiceName, place: &Place) -> Outcome {
-    let file = manager.drop_ins(&name.supervisor(SUPERVISORS[0])).join(drop_in::FILE);
+    let file = manager.drop_ins(&name.supervisor(HEARTBEAT.program)).join(drop_in::FILE);
     let Ok(text) = std::fs::read_to_string(file) else { return Ok(()) };
     if text.lines().any(|line| line == place.database_line()) {
         return Ok(());

@@ -281,11 +281,15 @@ pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
                     "{own} is the integration branch; choose another id, or another branch with --branch"
                 )));
             }
+            let agent = agent.map(|name| {
+                KnownAgent::named(&name).ok_or_else(|| Failure::usage(format!("no preset is known for the agent {name}")))
+            });
+            let agent = agent.transpose()?;
             let row = db.write(|tx| {
                 tx.add_loop(&NewLoop { id: id.clone(), name, priority, branch })?;
                 tx.loop_row(&id)
             })?;
-            if let Some(known) = agent.and_then(|name| KnownAgent::named(&name)) {
+            if let Some(known) = agent {
                 let file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&cx.path));
                 presets::change(&file, |text| presets::with_agent_of(text, &id, known))?;
             }

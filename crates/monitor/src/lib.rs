@@ -14,6 +14,7 @@ mod watch;
 use std::path::Path;
 use std::sync::Arc;
 
+use coord_db::supervisors::{self, Program};
 use coord_db::{Config, Database, ReadTx, Result, WriteTx};
 use supervisor::{Plan, Supervisor, Waker};
 
@@ -38,7 +39,7 @@ impl Supervisor for Monitor {
     type Action = Action;
     type Outcome = ();
 
-    const ID: &'static str = snapshot::ID;
+    const PROGRAM: &'static Program = &supervisors::MONITOR;
 
     fn new(config: Arc<Config>, _database: &Path) -> Self {
         Self { config, observer: observe::Observer::default(), memory: snapshot::Memory::default() }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
     AgentOutput, Alert, ClockChange, Component, Config, EventId, Hold, Lease, LeasePath, Loop, LoopId, LoopStatus, ReadTx,
-    Result, RunOf, Test, TestStatus, Timestamp, UsageTotal, WaitEdge, WorktreeChange,
+    Result, RunOf, Test, TestStatus, Timestamp, UsageTotal, WaitEdge, WorktreeChange, supervisors,
 };
 use globset::GlobSet;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::output::{Repeated, most_repeated, read_on};
 use crate::trail::{Failures, LoopTrail, Trail};
 
 /// Id of the monitor as component and as source of events.
-pub(crate) const ID: &str = "monitor";
+pub(crate) const ID: &str = supervisors::MONITOR.id;
 
 /// Maximum number of unfinished tests examined in one pass.
 const MAX_TESTS: usize = 1_000;
@@ -39,6 +39,8 @@ pub mod prefix {
     pub const DISK: &str = "resource:disk:";
     /// The heartbeat service.
     pub const HEARTBEAT: &str = "component:heartbeat";
+    /// All that the monitor's alerts begin with.
+    pub const OF_ALERTS: [&str; 6] = [STUCK, CONFLICT, DIGRESSION, AGENT, RESOURCE, HEARTBEAT];
 }
 
 /// Use of an agent.
@@ -231,7 +233,7 @@ pub(crate) fn load(
     let now = tx.now();
     let midnight = Timestamp::from_millis(now.as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS);
     let mut alerts = BTreeMap::new();
-    for prefix in [prefix::AGENT, prefix::STUCK, prefix::CONFLICT, prefix::DIGRESSION, prefix::RESOURCE, prefix::HEARTBEAT] {
+    for prefix in prefix::OF_ALERTS {
         for alert in tx.open_alerts_with(prefix)? {
             alerts.extend(alert.fingerprint.clone().map(|fingerprint| (fingerprint, alert)));
         }

@@ -16,6 +16,7 @@ pub mod snapshot;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use coord_db::supervisors::{self, Program};
 use coord_db::{Config, Database, JournalEntry, ReadTx, Result, WriteTx};
 use supervisor::{Inbound, LocalFuture, Plan, Supervisor, Waker};
 
@@ -41,7 +42,7 @@ impl Supervisor for PmAgent {
     type Action = Action;
     type Outcome = Notified;
 
-    const ID: &'static str = "pm";
+    const PROGRAM: &'static Program = &supervisors::PM_AGENT;
     const HAS_INBOX: bool = true;
     const HAS_EFFECTS: bool = true;
 

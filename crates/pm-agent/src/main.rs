@@ -5,5 +5,5 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The notify command runs under a keeper, which is another process of this program.
     command_runner::keeper::run_if_asked();
-    supervisor::main::<pm_agent::PmAgent>("pm-agent")
+    supervisor::main::<pm_agent::PmAgent>()
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coord_db::config::CheckConfig;
+use coord_db::supervisors::{self, Program};
 use coord_db::{BaselineTest, Config, Database, JournalEntry, ReadTx, Regression, Result, TestId, TestStatus, WriteTx};
 use supervisor::{LocalFuture, Plan, Supervisor, Waker};
 
@@ -31,7 +32,7 @@ pub use snapshot::{OpenRegression, RegressionSnapshot, RunAtHead};
 use perform::Bench;
 
 /// Id of the regression-checker as component and as source of events.
-pub(crate) const ID: &str = "regression-checker";
+pub(crate) const ID: &str = supervisors::REGRESSION_CHECKER.id;
 
 /// The supervisor.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Supervisor for RegressionChecker {
     type Action = Action;
     type Outcome = Outcome;
 
-    const ID: &'static str = ID;
+    const PROGRAM: &'static Program = &supervisors::REGRESSION_CHECKER;
     const HAS_EFFECTS: bool = true;
 
     fn new(config: Arc<Config>, database: &Path) -> Self {

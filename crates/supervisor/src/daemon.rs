@@ -22,13 +22,13 @@ use crate::{Look, Supervisor, Waker, look, pass, pass_carefully};
 
 /// The whole program of a supervisor: command line, log, loop, exit code.
 #[must_use]
-pub fn main<S: Supervisor>(name: &'static str) -> ExitCode {
-    let line = command_line::parse(name);
+pub fn main<S: Supervisor>() -> ExitCode {
+    let line = command_line::parse(S::PROGRAM);
     set_up_log(line.options.log_format);
     match run::<S>(&line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            fatal(name, describe(&error));
+            fatal(S::PROGRAM.program, describe(&error));
             ExitCode::from(exit_code_of(&error))
         }
     }

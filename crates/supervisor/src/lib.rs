@@ -12,7 +12,7 @@ mod command_line;
 mod daemon;
 mod pass;
 
-pub use command_line::{PROGRAMS, command};
+pub use command_line::command;
 pub use daemon::main;
 pub use pass::{Look, PassOutcome, look, pass, pass_carefully};
 
@@ -21,6 +21,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use coord_db::supervisors::Program;
 use coord_db::{Config, Delivery, Event, JournalEntry, Payload, ReadTx, Result, Timestamp, WriteTx};
 use process_host::BackOff;
 
@@ -108,8 +109,10 @@ pub trait Supervisor: Sized + 'static {
     /// The result of an effect.
     type Outcome;
 
+    /// Its entry in the list of supervisors.
+    const PROGRAM: &'static Program;
     /// Id of the supervisor as component, as subscriber and as source of events.
-    const ID: &'static str;
+    const ID: &'static str = Self::PROGRAM.id;
     /// True if it acts on events and not only on rows: it has subscriptions, and each pass acknowledges its deliveries.
     const HAS_INBOX: bool = false;
     /// True if passes record intents of effects.

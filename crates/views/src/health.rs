@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use coord_db::process::{Liveness, ProcessIdentity, host_name};
+use coord_db::supervisors::{self, Program, SUPERVISORS};
 use coord_db::{Component, Config, Error, HealthStatus, ReadTx, Timestamp, supervisor_of};
 use serde::Serialize;
 
 use crate::when::span;
-
-/// The processes that watch over the loops, by their ids in the data.
-pub const SUPERVISORS: [&str; 5] = ["monitor", "deadlock-detector", "regression-checker", "pm", "heartbeat"];
 
 /// Number of characters of a host's name that are shown.
 const MAX_NAME: usize = 64;
@@ -46,12 +44,12 @@ impl Health {
 #[must_use]
 pub fn supervisors(all: &[Health]) -> Vec<(String, Option<&Health>)> {
     SUPERVISORS
-        .into_iter()
-        .flat_map(|name| {
-            let of = all.iter().filter(|health| supervisor_of(&health.row.component) == name);
+        .iter()
+        .flat_map(|Program { id, .. }| {
+            let of = all.iter().filter(|health| supervisor_of(&health.row.component) == *id);
             let mut found: Vec<_> = of.map(|health| (health.row.label(), Some(health))).collect();
             if found.is_empty() {
-                found.push((name.to_owned(), None));
+                found.push(((*id).to_owned(), None));
             }
             found
         })
@@ -104,7 +102,7 @@ pub fn hosts(all: &[Health]) -> Vec<Host> {
         let (supervisors, loops) = there
             .iter()
             .map(|health| supervisor_of(&health.row.component).to_owned())
-            .partition(|name| SUPERVISORS.contains(&name.as_str()));
+            .partition(|name| supervisors::find(name).is_some());
         let is = |verdict| there.iter().any(|health| health.verdict == verdict);
         let verdicts = [HealthStatus::Healthy, HealthStatus::Degraded];
         Host {

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use coord_db::{
     Alert, BaseRun, BudgetUse, CheckRun, Config, Conflict, Deadlock, Error, HealthStatus, Hold, IgnoredCheck, Landing, Lease,
-    Loop, LoopId, LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge, supervisor_of,
+    Loop, LoopId, LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge, supervisor_of, supervisors,
 };
 use serde::Serialize;
 
 use crate::cost;
-use crate::health::{Health, Host, SUPERVISORS, healths, hosts};
+use crate::health::{Health, Host, healths, hosts};
 use crate::published::Branch;
 use crate::questions::{Question, questions};
 use crate::runs::RunView;
@@ -97,7 +97,7 @@ impl Overview {
     #[must_use]
     pub fn is_watched(&self) -> bool {
         let runs = |health: &Health| matches!(health.verdict, HealthStatus::Healthy | HealthStatus::Degraded);
-        self.components.iter().any(|health| SUPERVISORS.contains(&supervisor_of(&health.row.component)) && runs(health))
+        self.components.iter().any(|health| supervisors::find(supervisor_of(&health.row.component)).is_some() && runs(health))
     }
 
     /// What is wrong, a sentence each.

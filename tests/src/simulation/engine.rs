@@ -1,7 +1,7 @@
 //! Runs a world from its seed: picks who acts next, lets time pass, loses and doubles wake-ups, kills and restarts, and
 //! holds every step against the laws.
 
-use coord_db::{ActorId, RESERVED};
+use coord_db::{ActorId, supervisors};
 
 use super::audit;
 use super::human::{Foreign, Human};
@@ -206,7 +206,7 @@ impl Engine {
         }
         // Losing a supervisor degrades and never stops: some are missing until everyone calms down.
         if scenario.faults && scenario.tampered.is_empty() {
-            for slot in slots.iter_mut().filter(|slot| RESERVED.contains(&slot.actor.name()) && slot.mortal) {
+            for slot in slots.iter_mut().filter(|slot| slot.mortal && supervisors::find(slot.actor.name()).is_some()) {
                 if world.fate(("missing", slot.actor.name()), 7) == 0 {
                     slot.down_until = Some(i64::MAX);
                 }

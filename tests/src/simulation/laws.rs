@@ -367,7 +367,7 @@ fn events_stand(_: &mut Laws, _: &World, changes: &[Change]) -> Option<String> {
 }
 
 fn automatic(source: &str) -> bool {
-    matches!(source, "monitor" | "deadlock-detector" | "regression-checker" | "pm" | "heartbeat")
+    coord_db::supervisors::find(source).is_some()
 }
 
 fn explained(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use coord_db::process::ProcessIdentity;
+use coord_db::supervisors::Program;
 use coord_db::{ActorId, ComponentId, Config, Database, HealthStatus, JournalEntry, ReadTx, Result, RunOutcome, WriteTx};
 use regression_checker::Found;
 use supervisor::{Inbound, LocalFuture, Look, Plan, Supervisor, Waker, look, pass, pass_carefully};
@@ -67,7 +68,7 @@ impl<S: Supervisor> Supervisor for Tampered<S> {
     type Action = S::Action;
     type Outcome = S::Outcome;
 
-    const ID: &'static str = S::ID;
+    const PROGRAM: &'static Program = S::PROGRAM;
     const HAS_INBOX: bool = S::HAS_INBOX;
     const HAS_EFFECTS: bool = S::HAS_EFFECTS;
 

@@ -9,10 +9,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Error;
+use crate::model::supervisors::SUPERVISORS;
 
-/// Ids that no loop may have.
-pub const RESERVED: [&str; 8] =
-    ["monitor", "deadlock-detector", "regression-checker", "pm-agent", "pm", "heartbeat", "human", "all"];
+/// Ids that no loop may have, beside those of the supervisors.
+const OTHERS: [&str; 2] = ["human", "all"];
 
 /// The holder of the leases of queued work. Its slots, which hold what checks need, have this prefix.
 const TRAIN: &str = "landing-train";
@@ -20,7 +20,13 @@ const TRAIN: &str = "landing-train";
 /// True if no loop may have this id.
 #[must_use]
 pub fn is_reserved(id: &str) -> bool {
-    RESERVED.contains(&supervisor_of(id)) || id.strip_prefix(TRAIN).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    is_system_id(supervisor_of(id)) || id.strip_prefix(TRAIN).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// True for an id or program of a supervisor, for the human, and for the name that means everybody.
+#[must_use]
+pub fn is_system_id(id: &str) -> bool {
+    OTHERS.contains(&id) || SUPERVISORS.iter().any(|each| each.id == id || each.program == id)
 }
 
 /// Of this supervisor each host that shares a database has one. Their ids have its name, a dot, and the host's.
@@ -292,7 +298,7 @@ mod tests {
             assert!(test.allow_as_new().is_err() && of_loop.allow_as_new().is_err(), "{refused}");
         }
         assert!("integration".parse::<TestId>().unwrap().allow_as_new().is_ok());
-        for reserved in RESERVED {
+        for reserved in ["monitor", "deadlock-detector", "regression-checker", "pm-agent", "pm", "heartbeat", "human", "all"] {
             assert!(reserved.parse::<LoopId>().is_err(), "{reserved}");
         }
     }

@@ -7,3 +7,4 @@ pub mod lease_path;
 pub mod moves;
 pub mod payload;
 pub mod spent;
+pub mod supervisors;

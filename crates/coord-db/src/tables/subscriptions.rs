@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Event, json};
-use crate::{ActorId, DeliveryStatus, Error, EventId, RESERVED, ReadTx, Result, SubscriptionId, Timestamp, WriteTx, payload};
+use crate::{
+    ActorId, DeliveryStatus, Error, EventId, ReadTx, Result, SubscriptionId, Timestamp, WriteTx, is_system_id, payload,
+};
 
 /// What a subscription to every custom type names.
 const EVERY_CUSTOM_TYPE: &str = "custom.*";
@@ -107,7 +109,7 @@ impl WriteTx<'_> {
     /// The supervisors', the human's and the loops' subscriptions are the system's: replacing or ending one would make its
     /// owner deaf.
     fn not_the_systems(&self, subscriber: &ActorId) -> Result<()> {
-        if RESERVED.contains(&subscriber.as_str()) || self.find_loop(subscriber.as_str())?.is_some() {
+        if is_system_id(subscriber.as_str()) || self.find_loop(subscriber.as_str())?.is_some() {
             return Err(Error::Refused(format!(
                 "the subscription of {subscriber} cannot be changed; subscribe under another name, for example {subscriber}.watch"
             )));

@@ -52,7 +52,7 @@ pub fn parts(view: &View<'_>, address: &Address) -> Vec<Part> {
 }
 
 fn filter(view: &View<'_>, address: &Address) -> Markup {
-    let supervisors = views::health::SUPERVISORS.map(str::to_owned);
+    let supervisors = coord_db::SUPERVISORS.map(|each| each.id.to_owned());
     let choice = |name: &str, label: &str, options: &[String], chosen: Option<&str>| {
         html! {
             label {

@@ -1,14 +1,12 @@
 //! A database on a PostgreSQL server, or one that cannot be opened there.
 
-use coord_db::{Config, Database, Error, ServerFacts};
+use coord_db::{Config, Database, Error, SUPERVISORS, ServerFacts};
 
 use super::Report;
 use crate::exit::Outcome;
 
 /// Connections of each program: one to work, one to listen.
 const PER_PROGRAM: i64 = 2;
-/// Supervisors of a host.
-const SUPERVISORS: i64 = 5;
 /// Connections for commands that are run beside the programs.
 const FOR_COMMANDS: i64 = 5;
 /// A transaction has four round trips: with this one, fifty in a second.
@@ -38,7 +36,7 @@ pub(super) fn examine(db: &Database, config: &Config, report: &mut Report) -> Ou
         let mut hosts: Vec<String> = tx.components()?.into_iter().filter_map(|row| row.host).collect();
         hosts.sort();
         hosts.dedup();
-        Ok::<_, Error>(SUPERVISORS * (hosts.len().max(1) as i64) + tx.loops()?.len() as i64)
+        Ok::<_, Error>((SUPERVISORS.len() * hosts.len().max(1)) as i64 + tx.loops()?.len() as i64)
     })?;
     connections(&facts, programs, report);
     clock(&facts, report);

@@ -1,3 +1,4 @@
+use coord_db::supervisors::{self, Program};
 use coord_db::{OpenOptions, ReadTx, WriteTx};
 
 use super::*;
@@ -17,7 +18,7 @@ impl Supervisor for Idle {
     type Action = ();
     type Outcome = ();
 
-    const ID: &'static str = "heartbeat";
+    const PROGRAM: &'static Program = &supervisors::HEARTBEAT;
     const HAS_EFFECTS: bool = true;
 
     fn new(config: Arc<Config>, _database: &std::path::Path) -> Self {
