@@ -55,10 +55,17 @@ def publish():
     see to it: they ask, or wait."""
     if f"branch {INTEGRATION}" in git("worktree", "list", "--porcelain", at=repository).splitlines():
         return
-    published, landed = branch_of(repository), bring(INTEGRATION, store, repository)
-    if published and subprocess.run(["git", "-C", store, "merge-base", "--is-ancestor", published, landed], check=False).returncode:
-        return
-    git("update-ref", INTEGRATION, landed, published or "0" * len(landed), at=repository)
+    while True:
+        published, landed = branch_of(repository), bring(INTEGRATION, store, repository)
+        if published and subprocess.run(["git", "-C", store, "merge-base", "--is-ancestor", published, landed], check=False).returncode:
+            return
+        try:
+            git("update-ref", INTEGRATION, landed, published or "0" * len(landed), at=repository)
+            return
+        except subprocess.CalledProcessError:
+            # A real loop has published meanwhile: look again at what is there.
+            if branch_of(repository) == published:
+                raise
 
 
 def say(words):
