@@ -394,8 +394,9 @@ impl Context<'_> {
             loop_id: self.loop_id.clone(),
             attempt: test.attempts,
             urgent: attempt.in_place.is_some() || self.mends(&test.id)?,
-            base_tree: work.change.base.to_string(),
-            tree: work.change.tree.to_string(),
+            // Not those of the workspace, which may build on an older head: only what the commit refers to reaches other machines.
+            base_tree: self.history().tree_of(&work.head)?.to_string(),
+            tree: self.history().tree_of(work.judged())?.to_string(),
             head: work.head.to_string(),
             commit_hash: work.judged().to_string(),
             theirs: self.merged_by(test, &work.head)?.map(|merged| merged.theirs.to_string()),

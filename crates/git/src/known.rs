@@ -37,6 +37,8 @@ pub(crate) enum Found {
     Object,
     /// It is a commit.
     Commit,
+    /// Everything that it refers to exists too.
+    Whole,
 }
 
 /// The identity of a file and of its content.

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::call::{Answer, Call};
+use crate::known::Found;
 use crate::settings::{REMOTE, replace_setting};
 use crate::store::{NamedRef, write_settings};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
@@ -239,19 +240,30 @@ impl Store {
         Ok(found)
     }
 
-    /// Fetches the commits of the remote's references that the store lacks.
+    /// Fetches the commits of the remote's references that the store lacks, in whole or in part: a fetch that was killed may have
+    /// left a commit without its files.
     fn fetch(&self, remote: &str, there: &[NamedRef]) -> Result<()> {
-        let commits: Vec<CommitHash> = there.iter().map(|(_, commit)| commit.clone()).collect();
-        let absent = self.missing(&commits)?;
-        let names = there.iter().filter(|(_, commit)| absent.contains(commit)).map(|(name, _)| name);
-        let options =
-            ["fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-write-fetch-head", "--no-recurse-submodules"];
-        let call = self.talk(options).arg(NAME).args(names).time_limit(CARRY_LIMIT);
-        if absent.is_empty() {
+        let git = self.git();
+        let unknown: Vec<&NamedRef> = there.iter().filter(|(_, commit)| !git.has_found(commit, Found::Whole)).collect();
+        if unknown.is_empty() {
             return Ok(());
         }
-        let answer = answer_of(&call, remote)?;
-        if answer.code == Some(0) { Ok(()) } else { Err(refused(remote, &answer)) }
+        let list: String = unknown.iter().map(|(_, commit)| format!("{commit}\n")).collect();
+        let check = git.call(["rev-list", "--objects", "--quiet", "--stdin", "--not", "--all"]).stdin(list);
+        if check.answer()?.code != Some(0) {
+            let options =
+                ["fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-write-fetch-head", "--no-recurse-submodules"];
+            let names = unknown.iter().map(|(name, _)| name);
+            let call = self.talk(options).arg(NAME).args(names).time_limit(CARRY_LIMIT);
+            let answer = answer_of(&call, remote)?;
+            if answer.code != Some(0) {
+                return Err(refused(remote, &answer));
+            }
+        }
+        for (_, commit) in unknown {
+            git.note_found(commit, Found::Whole, git.object_files(commit));
+        }
+        Ok(())
     }
 
     /// A conversation with the remote, as the user would have it: with their credentials and their way of connecting.

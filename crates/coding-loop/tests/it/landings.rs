@@ -114,6 +114,13 @@ fn what_has_landed_meanwhile_is_rebased_upon_and_judged_together() {
     assert_eq!(running.terminate().code(), Some(0));
     assert_eq!(world.git(&["rev-parse", &format!("{INTEGRATION}^")]), foreign.as_str());
     assert_eq!(world.test("t1").commit_hash, Some(world.git(&["rev-parse", INTEGRATION])));
+    // The judge may be on another machine, which has nothing but what the commit refers to.
+    let queued = world.sql("SELECT head, commit_hash, base_tree, tree FROM landings WHERE test_id = 't1'");
+    let [head, commit, base_tree, tree] = queued.split('|').collect::<Vec<_>>()[..] else { panic!("{queued}") };
+    assert_eq!(head, foreign.as_str());
+    for (of, named) in [(head, base_tree), (commit, tree)] {
+        assert_eq!(world.store(&["rev-parse", &format!("{of}^{{tree}}")]), named, "{queued}");
+    }
     world.assert_tidy();
 }
 

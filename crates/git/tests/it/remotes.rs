@@ -208,6 +208,36 @@ fn references_have_copies_and_queued_work_reaches_the_other_machine() {
     assert_eq!(git(&machines.remote, ["for-each-ref", "--format=%(refname)", "refs/heads"]), INTEGRATION);
 }
 
+/// Copies one object and nothing that it refers to, as a fetch that was killed does.
+fn copy_object(kind: &str, object: &CommitHash, from: &Store, to: &Store) {
+    use std::io::Write;
+    let content = git_command(from.path()).args(["cat-file", kind, object.as_str()]).output().unwrap().stdout;
+    let mut writing = git_command(to.path());
+    let writing = writing.args(["hash-object", "-t", kind, "-w", "--stdin"]).stdin(std::process::Stdio::piped());
+    let mut child = writing.stdout(std::process::Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&content).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn what_a_killed_fetch_has_brought_in_part_is_fetched_again() {
+    let machines = Machines::new();
+    let (one, main) = machines.begun("one");
+    let two = machines.machine("two");
+    two.start_integration(&main).unwrap();
+    let (landed, queued) = (next(&one, &main, "landed"), next(&one, &main, "queued"));
+    one.move_integration(&landed, &main).unwrap();
+    one.send(&[("refs/coding-loops/queued/x/1".to_owned(), queued.clone())], &[]).unwrap();
+    for commit in [&queued, &landed] {
+        copy_object("commit", commit, &one, &two);
+        copy_object("tree", &one.repository().tree_of(commit).unwrap(), &one, &two);
+    }
+    assert_eq!(two.refresh().unwrap(), Refreshed::Moved { to: landed.clone() });
+    for commit in [&queued, &landed] {
+        git(two.path(), ["rev-list", "--objects", commit.as_str()]);
+    }
+}
+
 #[test]
 fn a_conversation_that_nobody_waits_for_ends() {
     let machines = Machines::new();
