@@ -436,17 +436,6 @@ BEGIN
 END
 $$;
 
-DO $$
-DECLARE
-  name text;
-BEGIN
-  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP
-    EXECUTE format('CREATE TRIGGER begin_to_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I
-                    FOR EACH STATEMENT EXECUTE FUNCTION begin_to_write()', name);
-  END LOOP;
-END
-$$;
-
 -- The moment at which a reader begins: not before that of the last writer.
 CREATE FUNCTION begin_read(standstill bigint DEFAULT 5000) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

@@ -14,7 +14,7 @@ use test_support::{Postgres, printed};
 fn make_schema(server: &Postgres, database: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema/postgres");
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let schema: String = ["compat.sql", "schema.sql", "triggers.sql"].map(read).concat();
+    let schema: String = ["compat.sql", "schema.sql", "triggers.sql", "every_table.sql"].map(read).concat();
     server.sql(database, &format!("BEGIN;\n{schema}\nCOMMIT;"));
 }
 

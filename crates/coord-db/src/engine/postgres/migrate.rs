@@ -3,20 +3,25 @@
 use super::connection::Postgres;
 use super::errors::with_remedy_for_rights;
 use super::worker::text;
-use crate::engine::sqlite::migrate::SCHEMA_VERSION;
+use crate::engine::sqlite::migrate::{APPLICATION_ID, SCHEMA_VERSION};
 use crate::{Error, Result};
 
 /// The oldest version of PostgreSQL, as `server_version_num` has it.
 const OLDEST_VERSION: i64 = 150_000;
 
-/// The key of the lock that is held while a database is made or migrated. Not the writer's, which is in the schema.
-pub(super) const MAKING_KEY: i64 = SCHEMA_VERSION - 1;
+/// The key of the lock that is held while a database is made or migrated, the same in all versions. Not the writer's, which is in the
+/// schema.
+pub(super) const MAKING_KEY: i64 = APPLICATION_ID - 1;
+
+/// What every table has.
+const EVERY_TABLE: &str = include_str!("../../../../../schema/postgres/every_table.sql");
 
 /// The newest schema.
-const SCHEMA: [&str; 3] = [
+const SCHEMA: [&str; 4] = [
     include_str!("../../../../../schema/postgres/compat.sql"),
     include_str!("../../../../../schema/postgres/schema.sql"),
     include_str!("../../../../../schema/postgres/triggers.sql"),
+    EVERY_TABLE,
 ];
 
 /// What brings an older database to a version, which is that of the migration of SQLite's that does the same; only ever appended.
@@ -120,7 +125,7 @@ fn migrate_locked(connection: &Postgres, create: bool) -> Result<()> {
         connection.batch(sql)?;
         connection.batch(&format!("UPDATE coding_loops_schema SET version = {to}"))?;
     }
-    Ok(())
+    connection.batch(EVERY_TABLE).map(drop)
 }
 
 #[cfg(test)]
