@@ -2,11 +2,14 @@
 //!
 //! `SIM_SEED=…` runs one seed, `SIM_SEEDS=N` N of them; else as many as fit into a test run.
 
+use std::collections::BTreeSet;
+
+use coord_db::SUPERVISORS;
 use system_tests::simulation::supervisors::Tampering;
-use system_tests::simulation::{LoopFault, Scenario, Summary, TrainFault, Wakes, laws, run};
+use system_tests::simulation::{LoopFault, Scenario, Summary, TrainFault, Wakes, join, laws, run};
 
 /// How many worlds of chaos a test run sees, always the same ones. Each law that is broken on purpose is found in the first 40;
-/// `--long` sees 20,000.
+/// `--long` sees 1,200.
 const SEEDS: u64 = 80;
 /// The worlds are divided among this number of tests, which run side by side.
 const PARTS: u64 = 4;
@@ -38,6 +41,13 @@ fn chaos(name: &'static str, part: u64) {
     let all: Vec<String> =
         failures.iter().map(|failure| format!("{}: {} ({})", failure.seed, failure.law, failure.detail)).collect();
     assert!(failures.is_empty(), "{}\n\n{}", all.join("\n"), failures[0]);
+}
+
+#[test]
+fn every_supervisor_takes_part() {
+    let mut joined = BTreeSet::new();
+    join(&mut |id, _| assert!(joined.insert(id)));
+    assert_eq!(joined, SUPERVISORS.map(|each| each.id).into());
 }
 
 #[test]
@@ -257,7 +267,7 @@ fn every_law_is_seen_to_fire() {
             )),
         ),
     ];
-    let mut unseen: std::collections::BTreeSet<&str> = laws::names().collect();
+    let mut unseen: BTreeSet<&str> = laws::names().collect();
     for (law, how) in broken {
         caught(law, how);
         unseen.remove(law);

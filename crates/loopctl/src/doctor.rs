@@ -390,7 +390,7 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
     };
     let (run, off): (Vec<&str>, Vec<&str>) = SUPERVISORS.iter().map(|each| each.id).partition(|id| alive(id));
     if off.is_empty() {
-        report.ok("supervisors", "all five are running");
+        report.ok("supervisors", "all are running");
     } else {
         let shown = if run.is_empty() {
             "none is running".to_owned()

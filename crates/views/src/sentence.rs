@@ -445,7 +445,7 @@ mod tests {
         ("file_locked", &["why"]),
         ("file_unlocked", &["expire"]),
         ("file_conflict", &["a and b both changed f"]),
-        ("stuck_detected", &["40", "3 failures", "no activity", ": e"]),
+        ("stuck_detected", &["40", "3 failures", "no change in its attempt", "no activity", "no test passed", ": e"]),
         ("digression_detected", &["30 files", "scope src", "outside the scope: docs", "repeated error: r"]),
         ("resource_warning", &["tokens is at 90 %", "9 of 10"]),
         ("regression_detected", &["passed at aaa", "fails at bbb", "broken by ccc of a"]),
@@ -498,7 +498,7 @@ mod tests {
                 "{event_type}: does it act by itself, and on what grounds?"
             );
             let mut event = event(event_type);
-            event.payload["reasons"] = json!(["failures", "silence", "scope", "same_error"]);
+            event.payload["reasons"] = json!(["failures", "attempt", "silence", "no_pass", "scope", "same_error"]);
             event.payload["repeated_error"] = json!("r");
             event.payload["actual_scope"] = json!(["docs"]);
             let text = sentence(&event);

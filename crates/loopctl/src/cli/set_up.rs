@@ -9,8 +9,8 @@ use coord_db::{LoopId, TestId};
 use super::TestFilter;
 
 /// The agents with a preset.
-const AGENTS: [&str; 5] = {
-    let (mut names, mut at) = ([""; 5], 0);
+const AGENTS: [&str; AgentKind::KNOWN.len()] = {
+    let (mut names, mut at) = ([""; AgentKind::KNOWN.len()], 0);
     while at < names.len() {
         names[at] = AgentKind::KNOWN[at].as_str();
         at += 1;
