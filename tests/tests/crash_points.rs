@@ -85,15 +85,19 @@ fn numbered(life: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Runs something for each of many, several at once; those that fail are told together.
-fn for_each<T: Sync + std::fmt::Debug>(cases: &[T], run: impl Fn(&T) + Sync) {
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+/// Runs something for each of many, several at once, and gives the outcomes in order; those that fail are told together.
+fn for_each<T: Sync + std::fmt::Debug, O: Send>(cases: &[T], run: impl Fn(&T) -> O + Sync) -> Vec<O> {
+    let next = AtomicUsize::new(0);
+    let (done, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
-                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(case))).is_err() {
-                        failed.lock().unwrap().push(format!("{case:?}"));
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(at) else { return };
+                    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(case))) {
+                        Ok(outcome) => drop(done.lock().unwrap().insert(at, outcome)),
+                        Err(_) => failed.lock().unwrap().push(format!("{case:?}")),
                     }
                 }
             });
@@ -101,6 +105,7 @@ fn for_each<T: Sync + std::fmt::Debug>(cases: &[T], run: impl Fn(&T) + Sync) {
     });
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{} of {} cases failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
+    done.into_inner().unwrap().into_values().collect()
 }
 
 fn name_of(kill: &str) -> &str {
@@ -137,29 +142,6 @@ fn run(case: &Case) -> (Vec<String>, Vec<String>) {
     (killed, world::points_in(&log))
 }
 
-/// Runs all cases, several at once, and returns the result of each. All cases that fail are reported together.
-fn run_all(cases: &[Case]) -> Vec<(Vec<String>, Vec<String>)> {
-    let next = AtomicUsize::new(0);
-    let (done, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(at) else { return };
-                    match std::panic::catch_unwind(|| run(case)) {
-                        Ok(outcome) => drop(done.lock().unwrap().insert(at, outcome)),
-                        Err(_) => failed.lock().unwrap().push(format!("{case:?}")),
-                    }
-                }
-            });
-        }
-    });
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {} cases failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
-    done.into_inner().unwrap().into_values().collect()
-}
-
 #[test]
 fn a_loop_killed_between_every_two_steps_and_again_in_its_recovery() {
     let wish = std::env::var("CODING_LOOPS_CRASH_PAIRS").unwrap_or_default();
@@ -167,24 +149,18 @@ fn a_loop_killed_between_every_two_steps_and_again_in_its_recovery() {
     // What an undisturbed life comes through, in order.
     let undisturbed = Case { kills: Vec::new(), beside: Beside::Nobody, certain: true };
     let (_, life) = run(&undisturbed);
-    let mut occurrences: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut hits = Vec::new();
-    for name in &life {
-        let number = occurrences.entry(name).or_default();
-        *number += 1;
-        hits.push(format!("{name}:{number}"));
-    }
+    let hits = numbered(&life);
     let expected: BTreeSet<&str> = Point::ALL
         .iter()
         .filter(|point| !of_other_tests(point) && !IN_RECOVERY.iter().any(|(_, second)| second == *point))
         .map(|point| point.name())
         .collect();
-    let missing: Vec<_> = expected.iter().filter(|name| !occurrences.contains_key(**name)).collect();
+    let missing: Vec<_> = expected.iter().filter(|name| !life.iter().any(|reached| reached == *name)).collect();
     assert!(missing.is_empty(), "never reached: {missing:?}; the scenario must be widened");
 
     let mut cases = Vec::new();
     for (at, hit) in hits.iter().enumerate() {
-        let last = occurrences[name_of(hit)].to_string() == hit.rsplit(':').next().unwrap_or_default();
+        let last = !hits[at + 1..].iter().any(|later| name_of(later) == name_of(hit));
         for (number, &beside) in VARIANTS.iter().enumerate() {
             // Where a point is passed several times the last one is in the thick of things.
             let elsewhere = ELSEWHERE.iter().any(|point| point.name() == name_of(hit));
@@ -213,7 +189,7 @@ fn a_loop_killed_between_every_two_steps_and_again_in_its_recovery() {
         cases.retain(|case| format!("{case:?}").contains(only));
     }
     eprintln!("{} cases", cases.len());
-    let outcomes = run_all(&cases);
+    let outcomes = for_each(&cases, run);
     if only.is_some() {
         return;
     }
@@ -236,7 +212,7 @@ fn a_loop_killed_between_every_two_steps_and_again_in_its_recovery() {
             }
         }
         eprintln!("{} pairs", pairs.len());
-        run_all(&pairs);
+        for_each(&pairs, run);
     }
 }
 
