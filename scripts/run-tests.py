@@ -41,6 +41,9 @@ FIRST = [
     "system-tests systemd",
 ]
 
+if "--long" in sys.argv:
+    FIRST = ["system-tests kills", "system-tests browser", *FIRST]
+
 IN_MEMORY = ["coding-loop it", "git it", "loopctl it", "regression-checker it"]
 ON_A_SERVER = ["coord-db it", "coord-db models"]
 MEMORY = "/dev/shm"

@@ -2,9 +2,9 @@
 # Everything that CI runs: format, clippy with warnings as errors, all tests, the real agents, docs, shell lint, unit-file check.
 #
 #   scripts/test.sh           minutes
-#   scripts/test.sh --long    hours: an hour of kills, ten minutes of kills beside git gc, twenty thousand sequences for each
-#                             model, every pair of crash points, twenty thousand simulated worlds, ten thousand wakes and starts,
-#                             two pages open for an hour of events, three machines with twelve loops
+#   scripts/test.sh --long    about an hour on two cores: 25 minutes of kills, five of kills beside git gc, 400 sequences for each model,
+#                             500 pairs of crash points, 1200 simulated worlds, thousands of wakes and starts, two pages open for 25
+#                             minutes of events, three machines with twelve loops; each can be set in the environment, as SIM_SEEDS=20000
 #   scripts/test.sh --seeds N only the simulation: N worlds
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +14,11 @@ case "${1:-}" in
   '') ;;
   --long)
     long=--long
-    export KILLS_SECONDS=3600 KILLS_GIT_SECONDS=600 CODING_LOOPS_CASES=20000 CODING_LOOPS_CRASH_PAIRS=all SIM_SEEDS=20000 ARCHIVE_KILLS=500 WAKES=10000 STARTS=10000 STEADY_SECONDS=3600 FLEET_LOOPS=4 TEST_PROGRAM_SECONDS=21600
+    for each in KILLS_SECONDS=1500 KILLS_GIT_SECONDS=300 CODING_LOOPS_CASES=400 CODING_LOOPS_CRASH_PAIRS=500 SIM_SEEDS=1200 \
+      ARCHIVE_KILLS=100 WAKES=3000 STARTS=1000 STEADY_SECONDS=1500 FLEET_LOOPS=4 TEST_PROGRAM_SECONDS=7200; do
+      name=${each%%=*}
+      [ -n "${!name:-}" ] || export "${each?}"
+    done
     ;;
   --seeds)
     case "${2:-}" in '' | *[!0-9]*) echo "$0: --seeds needs a number" >&2; exit 2 ;; esac
@@ -26,11 +30,16 @@ esac
 
 step() { printf '\n== %s\n' "$*"; }
 
+lists_are_new=
 # Installs a Debian package when a tool of a fresh machine is missing, where that can be done.
 want() {
   command -v "$1" >/dev/null && return 0
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { apt-get update && apt-get install --yes --no-install-recommends "$2"; } >/dev/null
+    if [ -z "$lists_are_new" ]; then
+      apt-get update >/dev/null
+      lists_are_new=1
+    fi
+    apt-get install --yes --no-install-recommends "$2" >/dev/null
   fi
   command -v "$1" >/dev/null
 }
@@ -53,6 +62,8 @@ want bwrap bubblewrap || echo "$0: bwrap cannot be had here; no agent is tested 
 want chromium chromium || echo "$0: chromium cannot be had here; the live page is tested in no browser" >&2
 want chromedriver chromium-driver || echo "$0: chromedriver cannot be had here; the live page is tested in no browser" >&2
 want git-lfs git-lfs || echo "$0: git-lfs cannot be had here; nothing is tested with large files" >&2
+want zsh zsh || echo "$0: zsh cannot be had here; completion is not tested in it" >&2
+want fish fish || echo "$0: fish cannot be had here; completion is not tested in it" >&2
 want tmux tmux || echo "$0: tmux cannot be had here; status --watch is not tested in a terminal" >&2
 
 # The server programs are in a folder of their version, outside of the PATH.

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 pub const BOUND: Duration = Duration::from_secs(120);
 
 const POLL: Duration = Duration::from_millis(20);
+const MAX_POLL: Duration = Duration::from_millis(500);
 
 /// Waits before the next question: longer than answers take, which often start a program, so that asking does not keep the processor
 /// from what is waited for.
 fn pause(asked: Instant) {
-    std::thread::park_timeout(POLL.max(asked.elapsed() * 2));
+    std::thread::park_timeout(POLL.max((asked.elapsed() * 5).min(MAX_POLL)));
 }
 
 /// Asks until there is an answer.
