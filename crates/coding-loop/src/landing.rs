@@ -388,15 +388,20 @@ impl Context<'_> {
         }
         reach(Point::LandingKept);
         let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
+        let (base_tree, tree) = match &work.commit {
+            // Not those of the workspace, which may build on an older head: only what the commit refers to reaches other machines.
+            Some(commit) => (self.history().tree_of(&work.head)?, self.history().tree_of(commit)?),
+            // Others have landed the same. If that is reverted first, it is this work that lands.
+            None => (work.change.base.clone(), work.change.tree.clone()),
+        };
         let mut landing = NewLanding {
             id: id.clone(),
             test_id: test.id.clone(),
             loop_id: self.loop_id.clone(),
             attempt: test.attempts,
             urgent: attempt.in_place.is_some() || self.mends(&test.id)?,
-            // Not those of the workspace, which may build on an older head: only what the commit refers to reaches other machines.
-            base_tree: self.history().tree_of(&work.head)?.to_string(),
-            tree: self.history().tree_of(work.judged())?.to_string(),
+            base_tree: base_tree.to_string(),
+            tree: tree.to_string(),
             head: work.head.to_string(),
             commit_hash: work.judged().to_string(),
             theirs: self.merged_by(test, &work.head)?.map(|merged| merged.theirs.to_string()),

@@ -1,7 +1,6 @@
 //! Repositories inside a workspace: submodules, and repositories created by an agent.
 //!
 //! Their configs may name programs that git would run, so git must never run in them. Their files are read directly.
-//! files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -69,17 +68,20 @@ fn read_ref(git_dir: &Path, name: &str, depth: u32) -> Option<CommitHash> {
     if depth == 0 || name.split('/').any(|part| part == "..") {
         return None;
     }
-    let text = read_text(&git_dir.join(name)).or_else(|| packed(git_dir, name))?;
+    let Some(text) = read_text(&git_dir.join(name)) else {
+        return packed(git_dir).into_iter().find(|(found, _)| found == name).map(|(_, hash)| hash);
+    };
     match text.trim().strip_prefix("ref: ") {
         Some(target) => read_ref(git_dir, target.trim(), depth - 1),
         None => CommitHash::new(text.trim()).ok(),
     }
 }
 
-fn packed(git_dir: &Path, name: &str) -> Option<String> {
-    let text = read_text(&git_dir.join("packed-refs"))?;
-    let of_name = |line: &str| line.split_once(' ').filter(|(_, found)| *found == name).map(|(hash, _)| hash.to_owned());
-    text.lines().find_map(of_name)
+/// The packed references, whatever else is in their file.
+fn packed(git_dir: &Path) -> Vec<(String, CommitHash)> {
+    let text = read_text(&git_dir.join("packed-refs")).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.filter_map(|(hash, name)| Some((name.to_owned(), CommitHash::new(hash).ok()?))).collect()
 }
 
 /// The targets of the references below these names.
@@ -107,9 +109,7 @@ fn named_refs(git_dir: &Path, below: &[&str]) -> Vec<(String, CommitHash)> {
         let name = place.strip_prefix(git_dir).ok().and_then(Path::to_str);
         found.extend(name.map(str::to_owned).zip(hash));
     }
-    let text = read_text(&git_dir.join("packed-refs")).unwrap_or_default();
-    let packed = text.lines().filter_map(|line| line.split_once(' '));
-    found.extend(packed.filter_map(|(hash, name)| Some((name.to_owned(), CommitHash::new(hash).ok()?))));
+    found.extend(packed(git_dir));
     found
 }
 

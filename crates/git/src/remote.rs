@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use crate::call::{Answer, Call};
-use crate::known::Found;
 use crate::settings::{REMOTE, replace_setting};
 use crate::store::{NamedRef, write_settings};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
@@ -86,8 +85,16 @@ impl Store {
         let (integration, queued): (Vec<_>, Vec<_>) = there.into_iter().partition(|(name, _)| name == self.integration_ref());
         self.fetch(remote, &integration)?;
         // The work of another machine can be deleted meanwhile, or be broken; this one is not concerned.
-        if let Err(error) = self.fetch(remote, &queued) {
-            tracing::debug!(%error, "cannot fetch the queued work of other machines");
+        match self.fetch(remote, &queued) {
+            Err(Error::RemoteRefused { .. }) => {
+                for one in &queued {
+                    if let Err(error) = self.fetch(remote, std::slice::from_ref(one)) {
+                        tracing::debug!(%error, name = one.0, "cannot fetch queued work of another machine");
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "cannot fetch the queued work of other machines"),
+            Ok(()) => {}
         }
         let head = integration.into_iter().next().map(|(_, commit)| commit);
         let (ours, seen) = (self.integration()?, self.repository().resolve(SEEN)?);
@@ -243,27 +250,16 @@ impl Store {
     /// Fetches the commits of the remote's references that the store lacks, in whole or in part: a fetch that was killed may have
     /// left a commit without its files.
     fn fetch(&self, remote: &str, there: &[NamedRef]) -> Result<()> {
-        let git = self.git();
-        let unknown: Vec<&NamedRef> = there.iter().filter(|(_, commit)| !git.has_found(commit, Found::Whole)).collect();
-        if unknown.is_empty() {
+        let commits: Vec<CommitHash> = there.iter().map(|(_, commit)| commit.clone()).collect();
+        if self.are_whole(&commits)? {
             return Ok(());
         }
-        let list: String = unknown.iter().map(|(_, commit)| format!("{commit}\n")).collect();
-        let check = git.call(["rev-list", "--objects", "--quiet", "--stdin", "--not", "--all"]).stdin(list);
-        if check.answer()?.code != Some(0) {
-            let options =
-                ["fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-write-fetch-head", "--no-recurse-submodules"];
-            let names = unknown.iter().map(|(name, _)| name);
-            let call = self.talk(options).arg(NAME).args(names).time_limit(CARRY_LIMIT);
-            let answer = answer_of(&call, remote)?;
-            if answer.code != Some(0) {
-                return Err(refused(remote, &answer));
-            }
-        }
-        for (_, commit) in unknown {
-            git.note_found(commit, Found::Whole, git.object_files(commit));
-        }
-        Ok(())
+        let options =
+            ["fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-write-fetch-head", "--no-recurse-submodules"];
+        let names = there.iter().map(|(name, _)| name);
+        let call = self.talk(options).arg(NAME).args(names).time_limit(CARRY_LIMIT);
+        let answer = answer_of(&call, remote)?;
+        if answer.code == Some(0) { Ok(()) } else { Err(refused(remote, &answer)) }
     }
 
     /// A conversation with the remote, as the user would have it: with their credentials and their way of connecting.

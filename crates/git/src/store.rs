@@ -19,7 +19,7 @@ use crate::lfs::copy_lfs;
 use crate::repository::{commit_tree, published_note, short_name};
 use crate::settings::{Pair, REMOTE, Settings, pairs, read_config, ways_of_connecting, write_store_config};
 use crate::submodules;
-use crate::transfer::{missing, remove_abandoned, retried, transfer, transfer_objects};
+use crate::transfer::{are_whole, missing, remove_abandoned, retried, transfer, transfer_objects};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
 
 /// The setting that marks a repository as a store: the full name of its integration branch.
@@ -297,6 +297,11 @@ impl Store {
     /// The commits that the store does not have: they were lost with a store that had to be rebuilt.
     pub fn missing(&self, commits: &[CommitHash]) -> Result<Vec<CommitHash>> {
         missing(self.git(), commits)
+    }
+
+    /// True if the store has commits with everything that they refer to.
+    pub fn are_whole(&self, commits: &[CommitHash]) -> Result<bool> {
+        are_whole(self.git(), commits)
     }
 
     /// True if only our programs write a branch, or if it would collide with one.

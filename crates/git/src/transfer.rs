@@ -54,6 +54,23 @@ pub(crate) fn missing(git: &Git, objects: &[CommitHash]) -> Result<Vec<CommitHas
     Ok(lost)
 }
 
+/// True if commits are there with everything that they refer to. What references refer to counts as whole.
+pub(crate) fn are_whole(git: &Git, commits: &[CommitHash]) -> Result<bool> {
+    let unknown: Vec<_> = commits.iter().filter(|commit| !git.has_found(commit, Found::Whole)).collect();
+    if unknown.is_empty() {
+        return Ok(true);
+    }
+    let list: String = unknown.iter().map(|commit| format!("{commit}\n")).collect();
+    let check = git.call(["rev-list", "--objects", "--quiet", "--stdin", "--not", "--all"]).stdin(list);
+    let are_whole = check.time_limit(LONG_TIME_LIMIT).answer()?.code == Some(0);
+    if are_whole {
+        for commit in unknown {
+            git.note_found(commit, Found::Whole, git.object_files(commit));
+        }
+    }
+    Ok(are_whole)
+}
+
 /// Copies everything reachable from `wanted` but not from `known`, which the target has. Commits of `known` that the source
 /// lacks are ignored.
 ///

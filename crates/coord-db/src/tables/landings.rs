@@ -50,7 +50,7 @@ pub struct NewLanding {
     pub attempt: i64,
     /// It mends what has landed, so it goes first.
     pub urgent: bool,
-    /// The tree from which the agent started.
+    /// The tree that its change starts from: that of the head, or if nothing differs there, that of the workspace.
     pub base_tree: String,
     /// That tree with the changes.
     pub tree: String,

@@ -232,10 +232,30 @@ fn what_a_killed_fetch_has_brought_in_part_is_fetched_again() {
         copy_object("commit", commit, &one, &two);
         copy_object("tree", &one.repository().tree_of(commit).unwrap(), &one, &two);
     }
-    assert_eq!(two.refresh().unwrap(), Refreshed::Moved { to: landed.clone() });
-    for commit in [&queued, &landed] {
+    let both = [queued, landed.clone()];
+    assert!(!two.are_whole(&both).unwrap() && two.missing(&both).unwrap().is_empty());
+    assert_eq!(two.refresh().unwrap(), Refreshed::Moved { to: landed });
+    assert!(two.are_whole(&both).unwrap());
+    for commit in &both {
         git(two.path(), ["rev-list", "--objects", commit.as_str()]);
     }
+}
+
+#[test]
+fn one_broken_queued_work_keeps_none_of_the_others_away() {
+    let machines = Machines::new();
+    let (one, main) = machines.begun("one");
+    let two = machines.machine("two");
+    two.start_integration(&main).unwrap();
+    let works: Vec<_> =
+        ["a", "b", "c"].map(|name| (format!("refs/coding-loops/queued/{name}/1"), next(&one, &main, name))).into();
+    one.send(&works, &[]).unwrap();
+    let tree = one.repository().tree_of(&works[1].1).unwrap();
+    let (folder, file) = tree.as_str().split_at(2);
+    fs::remove_file(machines.remote.join("objects").join(folder).join(file)).unwrap();
+    assert_eq!(two.refresh().unwrap(), Refreshed::Same);
+    let is_there = |at: usize| two.are_whole(std::slice::from_ref(&works[at].1)).unwrap();
+    assert_eq!([0, 1, 2].map(is_there), [true, false, true]);
 }
 
 #[test]
