@@ -29,25 +29,6 @@ fn an_empty_database_is_filled_by_create_alone_and_only_once() {
     assert_eq!(db.path(), None);
 }
 
-/// A migration runs it too.
-#[test]
-fn a_new_table_gets_what_every_table_has() {
-    let Some((db, address)) = new_database() else { return };
-    let server = Postgres::get().unwrap();
-    server.sql(&address, "CREATE TABLE later (x int)");
-    for _ in 0..2 {
-        server.sql(&address, include_str!("../../../../schema/postgres/every_table.sql"));
-    }
-    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()";
-    let triggers = "SELECT count(DISTINCT tgrelid) || ' ' || count(*) FROM pg_trigger WHERE tgname = 'begin_to_write'";
-    let tables = server.sql(&address, tables);
-    assert_eq!(server.sql(&address, triggers), format!("{tables} {tables}"));
-    // The bell rings for it.
-    let before = db.data_version().unwrap();
-    server.sql(&address, "INSERT INTO later VALUES (1)");
-    assert_ne!(db.data_version().unwrap(), before);
-}
-
 #[test]
 fn what_is_not_ours_is_left_alone() {
     let Some(server) = Postgres::get() else { return };

@@ -121,7 +121,15 @@ fn migrate_locked(connection: &Postgres, create: bool) -> Result<()> {
     if found > SCHEMA_VERSION {
         return Err(Error::Newer { path: path(), found, known: SCHEMA_VERSION });
     }
-    for (to, sql) in MIGRATIONS.iter().filter(|(to, _)| *to > found) {
+    bring_up(connection, found, MIGRATIONS)
+}
+
+fn bring_up(connection: &Postgres, found: i64, steps: &[(i64, &str)]) -> Result<()> {
+    let mut steps = steps.iter().filter(|(to, _)| *to > found).peekable();
+    if steps.peek().is_none() {
+        return Ok(());
+    }
+    for (to, sql) in steps {
         connection.batch(sql)?;
         connection.batch(&format!("UPDATE coding_loops_schema SET version = {to}"))?;
     }
@@ -130,6 +138,8 @@ fn migrate_locked(connection: &Postgres, create: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -137,5 +147,20 @@ mod tests {
         assert_eq!(MIGRATIONS.last().map_or(28, |(version, _)| *version), SCHEMA_VERSION);
         assert!(SCHEMA[1].ends_with(&format!("INSERT INTO coding_loops_schema (version) VALUES ({SCHEMA_VERSION});\n")));
         assert!(MIGRATIONS.is_sorted_by_key(|(version, _)| *version));
+    }
+
+    #[test]
+    fn a_table_that_a_migration_makes_gets_what_every_table_has() {
+        let Some(server) = test_support::Postgres::get() else { return };
+        let address = server.new_address();
+        let connection = Postgres::connect(address.parse().unwrap(), false, Duration::from_secs(60)).unwrap();
+        let steps = [(SCHEMA_VERSION + 1, "CREATE TABLE later (x int)")];
+        connection.batch("BEGIN").unwrap();
+        bring_up(&connection, SCHEMA_VERSION, &steps).unwrap();
+        connection.batch("COMMIT").unwrap();
+        assert_eq!(version(&connection).unwrap(), Some(SCHEMA_VERSION + 1));
+        let tables = server.sql(&address, "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()");
+        let triggers = "SELECT count(DISTINCT tgrelid) || ' ' || count(*) FROM pg_trigger WHERE tgname = 'begin_to_write'";
+        assert_eq!(server.sql(&address, triggers), format!("{tables} {tables}"));
     }
 }
