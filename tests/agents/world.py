@@ -66,7 +66,7 @@ class World:
         # Codex works without its sandbox below /tmp, and lets commands write there.
         self.folder = Path(tempfile.mkdtemp(prefix=f"coding-loops-{agent}-{name}-", dir="/var/tmp"))
         self.home, self.repository = self.folder / "home", self.folder / "project"
-        self._started = []
+        self._started, self._database = [], None
         self.model = ScriptedModel()
         self.url = self.model.url
         program = install.installed(agent)
@@ -88,6 +88,8 @@ class World:
             except subprocess.TimeoutExpired:
                 process.kill()
         self.model.__exit__()
+        if self._database is not None:
+            self._database.close()
         if not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -155,11 +157,10 @@ class World:
 
     def sql(self, query, *values):
         """Rows of the database, read only."""
-        database = sqlite3.connect(f"file:{self.repository}/coding-loops/coordination.db?mode=ro", uri=True, timeout=10)
-        try:
-            return database.execute(query, values).fetchall()
-        finally:
-            database.close()
+        if self._database is None:
+            # Once: to read the schema takes longer than most queries.
+            self._database = sqlite3.connect(f"file:{self.repository}/coding-loops/coordination.db?mode=ro", uri=True, timeout=10)
+        return self._database.execute(query, values).fetchall()
 
     def wait(self, fact, what, seconds=240):
         """Waits until `fact()` is true, and returns it."""
@@ -167,7 +168,7 @@ class World:
         while not (value := fact()):
             if time.monotonic() > end:
                 raise Failed(f"not within {seconds} s: {what}")
-            time.sleep(0.05)
+            time.sleep(0.1)
         return value
 
     def questions(self):
