@@ -4,7 +4,7 @@
 #   scripts/test.sh           minutes
 #   scripts/test.sh --long    about an hour on two cores: 25 minutes of kills, five of kills beside git gc, 400 sequences for each model,
 #                             500 pairs of crash points, 1200 simulated worlds, thousands of wakes and starts, two pages open for 25
-#                             minutes of events, three machines with twelve loops; each can be set in the environment, as SIM_SEEDS=20000
+#                             minutes of events, three machines with twelve loops; each can be set: SIM_SEEDS=20000 …
 #   scripts/test.sh --seeds N only the simulation: N worlds
 set -euo pipefail
 cd "$(dirname "$0")/.."
