@@ -85,7 +85,7 @@ fn numbered(life: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Runs something for each of many, several at once, and gives the outcomes in order; those that fail are told together.
+/// Runs something for each of many, several at once, and gives the outcomes in order; those that fail are reported together.
 fn for_each<T: Sync + std::fmt::Debug, O: Send>(cases: &[T], run: impl Fn(&T) -> O + Sync) -> Vec<O> {
     let next = AtomicUsize::new(0);
     let (done, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));

@@ -88,9 +88,9 @@ fn two_repositories_side_by_side_and_what_befalls_their_services() {
 
     // Doctor ends with 1 where anything is a problem. Without a bus systemd answers root alone.
     let doctor = |folder: &str| machine.script(Root, "cd \"/srv/home/$1\" && loopctl doctor 2>&1 || true", &[folder]);
-    let told = doctor("shop");
-    assert!(told.contains("coding-loops@shop.target: all 6 are running"), "{told}");
-    assert!(told.contains("all are running"), "{told}");
+    let report = doctor("shop");
+    assert!(report.contains("coding-loops@shop.target: all 6 are running"), "{report}");
+    assert!(report.contains("all are running"), "{report}");
 
     logs_have_fields_and_priorities(&machine, &shop);
     a_killed_service_runs_again_and_heartbeat_has_seen_it(&machine, &shop);
@@ -103,8 +103,8 @@ fn two_repositories_side_by_side_and_what_befalls_their_services() {
     }
     println!("stopping the target took {:?}", began.elapsed());
     assert_eq!(query(&shop, "SELECT count(*) FROM component_health WHERE status <> 'unknown'").unwrap().trim(), "0");
-    let told = doctor("shop");
-    assert!(told.contains("of coding-loops@shop.target are not running"), "{told}");
+    let report = doctor("shop");
+    assert!(report.contains("of coding-loops@shop.target are not running"), "{report}");
     assert!(doctor("two words").contains("coding-loops@two_words.target: all 6 are running"));
     for service in services("two_words") {
         assert_eq!(machine.property(Root, &service, "ActiveState"), "active", "{service} is another repository's");

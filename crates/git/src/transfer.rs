@@ -60,12 +60,13 @@ pub(crate) fn are_whole(git: &Git, commits: &[CommitHash]) -> Result<bool> {
     if unknown.is_empty() {
         return Ok(true);
     }
+    let files: Vec<_> = unknown.iter().map(|commit| git.object_files(commit)).collect();
     let list: String = unknown.iter().map(|commit| format!("{commit}\n")).collect();
     let check = git.call(["rev-list", "--objects", "--quiet", "--stdin", "--not", "--all"]).stdin(list);
     let are_whole = check.time_limit(LONG_TIME_LIMIT).answer()?.code == Some(0);
     if are_whole {
-        for commit in unknown {
-            git.note_found(commit, Found::Whole, git.object_files(commit));
+        for (commit, files) in unknown.into_iter().zip(files) {
+            git.note_found(commit, Found::Whole, files);
         }
     }
     Ok(are_whole)

@@ -6,14 +6,11 @@ use std::time::{Duration, Instant};
 pub const BOUND: Duration = Duration::from_secs(120);
 
 const POLL: Duration = Duration::from_millis(20);
-/// Up to here, five times as long as an answer took; beyond, twice.
-const MAX_POLL: Duration = Duration::from_millis(500);
 
 /// Waits before the next question: longer than answers take, which often start a program, so that asking does not keep the processor
 /// from what is waited for.
 fn pause(asked: Instant) {
-    let took = asked.elapsed();
-    std::thread::park_timeout(POLL.max(took * 2).max((took * 5).min(MAX_POLL)));
+    std::thread::park_timeout(POLL.max(asked.elapsed() * 2));
 }
 
 /// Asks until there is an answer.

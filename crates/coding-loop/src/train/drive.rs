@@ -321,16 +321,12 @@ impl Train<'_> {
 
     /// True if everything that a queued work names is in the store.
     fn is_whole(&self, landing: &Landing) -> Result<bool> {
-        let parse = |names: [&String; 2]| names.map(|name| CommitHash::new(name.as_str()).ok()).into_iter().collect();
-        let trees: Option<Vec<CommitHash>> = parse([&landing.base_tree, &landing.tree]);
-        let commits: Option<Vec<CommitHash>> = parse([&landing.head, &landing.commit_hash]);
-        let (Some(trees), Some(commits)) = (trees, commits) else { return Ok(false) };
+        let names = [&landing.base_tree, &landing.tree, &landing.head, &landing.commit_hash];
+        let hashes: Vec<CommitHash> = names.iter().filter_map(|name| CommitHash::new(name.as_str()).ok()).collect();
+        let [_, _, _, commit] = &hashes[..] else { return Ok(false) };
         let store = &self.context.store;
-        if !store.missing(&[trees, commits.clone()].concat())?.is_empty() {
-            return Ok(false);
-        }
-        // What another machine has sent may have arrived in part.
-        Ok(store.remote().is_none() || store.are_whole(&commits)?)
+        // What another machine has sent may have arrived in part. The head is in the commit's history.
+        Ok(store.missing(&hashes)?.is_empty() && (store.remote().is_none() || store.are_whole(std::slice::from_ref(commit))?))
     }
 
     /// True if a check that is the same for all tests is known to fail at a head and is not ignored.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::place::{BRANCH, Place, commit_on};
 use git::{CommitHash, Error, RefExpectation, Refreshed, Repository, Store};
@@ -49,6 +49,13 @@ impl Machines {
         let main = self.place.user.commit("main").unwrap();
         store.start_integration(&main).unwrap();
         (store, main)
+    }
+
+    fn both_begun(&self) -> (Store, Store, CommitHash) {
+        let (one, main) = self.begun("one");
+        let two = self.machine("two");
+        two.start_integration(&main).unwrap();
+        (one, two, main)
     }
 
     fn head(&self) -> Option<CommitHash> {
@@ -187,9 +194,7 @@ fn an_installation_that_has_worked_alone_brings_its_work_along() {
 #[test]
 fn references_have_copies_and_queued_work_reaches_the_other_machine() {
     let machines = Machines::new();
-    let (one, main) = machines.begun("one");
-    let two = machines.machine("two");
-    two.start_integration(&main).unwrap();
+    let (one, two, main) = machines.both_begun();
     let (saved, queued) = (next(&one, &main, "saved"), next(&one, &main, "queued"));
     let refs =
         [("refs/coding-loops/saved/x/t/1".to_owned(), saved), ("refs/coding-loops/queued/x/2".to_owned(), queued.clone())];
@@ -208,29 +213,25 @@ fn references_have_copies_and_queued_work_reaches_the_other_machine() {
     assert_eq!(git(&machines.remote, ["for-each-ref", "--format=%(refname)", "refs/heads"]), INTEGRATION);
 }
 
-/// Copies one object and nothing that it refers to, as a fetch that was killed does.
-fn copy_object(kind: &str, object: &CommitHash, from: &Store, to: &Store) {
-    use std::io::Write;
-    let content = git_command(from.path()).args(["cat-file", kind, object.as_str()]).output().unwrap().stdout;
-    let mut writing = git_command(to.path());
-    let writing = writing.args(["hash-object", "-t", kind, "-w", "--stdin"]).stdin(std::process::Stdio::piped());
-    let mut child = writing.stdout(std::process::Stdio::null()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&content).unwrap();
-    assert!(child.wait().unwrap().success());
+/// The file of an object that is in no pack.
+fn object_file(repository: &Path, object: &CommitHash) -> PathBuf {
+    let (folder, name) = object.as_str().split_at(2);
+    repository.join("objects").join(folder).join(name)
 }
 
 #[test]
 fn what_a_killed_fetch_has_brought_in_part_is_fetched_again() {
     let machines = Machines::new();
-    let (one, main) = machines.begun("one");
-    let two = machines.machine("two");
-    two.start_integration(&main).unwrap();
+    let (one, two, main) = machines.both_begun();
     let (landed, queued) = (next(&one, &main, "landed"), next(&one, &main, "queued"));
     one.move_integration(&landed, &main).unwrap();
     one.send(&[("refs/coding-loops/queued/x/1".to_owned(), queued.clone())], &[]).unwrap();
     for commit in [&queued, &landed] {
-        copy_object("commit", commit, &one, &two);
-        copy_object("tree", &one.repository().tree_of(commit).unwrap(), &one, &two);
+        for object in [commit, &one.repository().tree_of(commit).unwrap()] {
+            let [from, to] = [&one, &two].map(|store| object_file(store.path(), object));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(from, to).unwrap();
+        }
     }
     let both = [queued, landed.clone()];
     assert!(!two.are_whole(&both).unwrap() && two.missing(&both).unwrap().is_empty());
@@ -244,15 +245,12 @@ fn what_a_killed_fetch_has_brought_in_part_is_fetched_again() {
 #[test]
 fn one_broken_queued_work_keeps_none_of_the_others_away() {
     let machines = Machines::new();
-    let (one, main) = machines.begun("one");
-    let two = machines.machine("two");
-    two.start_integration(&main).unwrap();
+    let (one, two, main) = machines.both_begun();
     let works: Vec<_> =
         ["a", "b", "c"].map(|name| (format!("refs/coding-loops/queued/{name}/1"), next(&one, &main, name))).into();
     one.send(&works, &[]).unwrap();
     let tree = one.repository().tree_of(&works[1].1).unwrap();
-    let (folder, file) = tree.as_str().split_at(2);
-    fs::remove_file(machines.remote.join("objects").join(folder).join(file)).unwrap();
+    fs::remove_file(object_file(&machines.remote, &tree)).unwrap();
     assert_eq!(two.refresh().unwrap(), Refreshed::Same);
     let is_there = |at: usize| two.are_whole(std::slice::from_ref(&works[at].1)).unwrap();
     assert_eq!([0, 1, 2].map(is_there), [true, false, true]);

@@ -41,7 +41,7 @@ const FISH: Shell = (
     &["--no-config"],
     r#"
         loopctl completions fish | source
-        complete --do-complete "$argv" | string replace --regex '\t.*' ''
+        complete --do-complete "$argv[2..]" | string replace --regex '\t.*' ''
         true
     "#,
 );
@@ -54,7 +54,7 @@ fn offered((name, options, script): Shell, folder: &Path, words: &[&str]) -> Vec
     let home = tempfile::tempdir().unwrap();
     let mut shell = Command::new(name);
     shell.env("HOME", home.path());
-    shell.args(options).args(["-c", script]).args((name != "fish").then_some(name)).args(words);
+    shell.args(options).args(["-c", script]).arg(name).args(words);
     shell.current_dir(folder).env("PATH", path).env_remove("CODING_LOOPS_DB").env("GIT_CEILING_DIRECTORIES", folder);
     let printed = ran(shell.output().unwrap()).ok();
     assert_eq!(printed.stderr, "", "{name} {words:?}");
