@@ -41,11 +41,13 @@ fn a_large_file_that_is_rejected_is_kept_outside_of_the_store() {
     answer(&world, &question, "reject");
     wait_until("the refusal", || world.test("t1").error_category == Some(ErrorCategory::Human));
     end(running);
-    let kept: Vec<_> = std::fs::read_dir(world.root().join("left/one")).unwrap().flatten().map(|entry| entry.path()).collect();
-    assert_eq!(std::fs::metadata(kept[0].join("large")).unwrap().len(), 3_000_000);
+    // The first: what the agent begins again with is saved too when its loop is stopped.
     let saved = world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/t1/"]);
-    let note = world.store(&["log", "-1", "--format=%b", saved.lines().next().unwrap()]);
-    assert!(note.contains(&kept[0].display().to_string()), "{note}");
+    let saved = saved.lines().next().unwrap();
+    let kept = world.root().join("left/one").join(saved.rsplit('/').next().unwrap());
+    assert_eq!(std::fs::metadata(kept.join("large")).unwrap().len(), 3_000_000);
+    let note = world.store(&["log", "-1", "--format=%b", saved]);
+    assert!(note.contains(&kept.display().to_string()), "{note}");
 }
 
 #[test]
