@@ -79,9 +79,11 @@ def _opencode(home, url):
         home / ".config/opencode/opencode.json",
         json.dumps({"model": MODELS["opencode"], "small_model": MODELS["opencode"], "autoupdate": False, "share": "disabled", "provider": {"scripted": provider}}, indent=1),
     )
-    # It installs packages of its own in the background.
-    _write(home / ".npmrc", "offline=true\n")
-    return {"OPENAI_API_KEY": "sk-dummy", "OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_LSP_DOWNLOAD": "1"}
+    # Otherwise it installs this package of its own at each start, which takes as long as its work here.
+    (home / ".config/opencode/node_modules").mkdir()
+    _write(home / ".config/opencode/package-lock.json", json.dumps({"packages": {"": {"dependencies": {"@opencode-ai/plugin": "*"}}}}))
+    # That compiler takes longer here than it saves.
+    return {"OPENAI_API_KEY": "sk-dummy", "OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_LSP_DOWNLOAD": "1", "BUN_JSC_useFTLJIT": "0"}
 
 
 def _gemini(home, url):

@@ -3,7 +3,7 @@
 
     tests/agents/run.py                   every case of every agent
     tests/agents/run.py claude            every case of one agent
-    tests/agents/run.py claude fresh      one case
+    tests/agents/run.py claude mended      one case
     tests/agents/run.py --long            also the cases in which an agent retries for minutes
     tests/agents/run.py --keep            keep the folders of failed cases, to look into
     tests/agents/run.py --list            the cases
@@ -24,7 +24,8 @@ import install  # noqa: E402
 from cases import CASES, EVERY  # noqa: E402
 from world import Failed, World, binaries, features, refusal  # noqa: E402
 
-PARALLEL = 2
+# Some wait for half a minute.
+PARALLEL = 3
 SKIPPED = 77
 
 

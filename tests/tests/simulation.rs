@@ -110,10 +110,23 @@ fn much_happens() {
     }
 }
 
+/// The first seeds in whose worlds these laws fired when last seen. The search begins there, which only saves time.
+const SEEN_AT: &[(&str, u64)] = &[
+    ("who answers a force_release has let go", 22),
+    ("every deadlock is broken", 6),
+    ("one force_release for each deadlock", 13),
+    ("what is undone leaves nothing", 7),
+    ("the victim is the loop that costs least", 6),
+    ("the dead hold nothing", 10),
+    ("a regression is reported once, with its author", 2),
+    ("nothing lands twice", 10),
+];
+
 /// Runs broken worlds until a law fires: it must be the one that is there for this. A world that only never comes to rest
 /// says nothing about the others.
 fn caught(expected: &str, broken: impl Fn(Scenario) -> Scenario) {
-    for seed in 0..40 {
+    let first = SEEN_AT.iter().find(|(law, _)| *law == expected).map_or(0, |(_, seed)| *seed);
+    for seed in (first..40).chain(0..first) {
         let scenario = Scenario { settles_seconds: 300, ..Scenario::chaos("every_law_is_seen_to_fire", seed) };
         match run(&broken(scenario)) {
             Err(failure) if failure.law == expected => return,

@@ -112,7 +112,8 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
     let mut spec = specification(context, attempt, call.clone(), prompt)?;
     let program = spec.argv.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let log = format!("{}-{}", attempt.test.id, attempt.test.attempts);
-    let begin = || context.begin_run(Some(&attempt.test), RunOf::Agent, &program, &log);
+    let continued = attempt.session.as_ref().map(|session| session.id.as_str());
+    let begin = || context.begin_run(Some(&attempt.test), RunOf::Agent, continued, &program, &log);
     let recorded = waiter.until_usable(context, Some(attempt), begin).await?;
     attempt.runs += 1;
     spec.log_path = Some(recorded.log.clone());

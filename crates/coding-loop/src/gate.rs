@@ -566,7 +566,7 @@ impl Context<'_> {
     ) -> Step<(CheckResult, Option<StringList>)> {
         let test = attempt.map(|attempt| &attempt.test);
         let log = test.map_or("base".to_owned(), |test| format!("{}-{}", test.id, test.attempts));
-        let recorded = self.begin_run(test, RunOf::Check, &spec.name, &format!("{log}.{}", spec.name))?;
+        let recorded = self.begin_run(test, RunOf::Check, None, &spec.name, &format!("{log}.{}", spec.name))?;
         let spec = &CheckSpec { log_path: Some(recorded.log.clone()), ..spec.clone() };
         let (cancel, mut cancelled) = watch::channel(false);
         let on_keeper = |keeper| self.record_child(Some(keeper));

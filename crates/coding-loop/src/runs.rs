@@ -46,9 +46,17 @@ impl Context<'_> {
         }
     }
 
-    /// Records the start of a run, for a test or for none. `log` is the name of its log without `.log`; a number is
+    /// Records the start of a run, for a test or for none, and the session that it continues: an agent may be stopped before it
+    /// names its own. `log` is the name of its log without `.log`; a number is
     /// added if it exists.
-    pub(crate) fn begin_run(&self, test: Option<&Test>, kind: RunOf, name: &str, log: &str) -> Result<Recorded> {
+    pub(crate) fn begin_run(
+        &self,
+        test: Option<&Test>,
+        kind: RunOf,
+        session: Option<&str>,
+        name: &str,
+        log: &str,
+    ) -> Result<Recorded> {
         let log = log.replace('/', "_");
         let mut file = format!("{log}.log");
         let mut number = 1;
@@ -61,6 +69,7 @@ impl Context<'_> {
             test_id: test.map(|test| &test.id),
             attempt: test.map_or(0, |test| test.attempts),
             kind,
+            session,
             name,
             log: &file,
         };

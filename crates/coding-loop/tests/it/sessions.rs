@@ -105,6 +105,24 @@ fn an_interrupted_session_goes_on_with_its_work() {
 }
 
 #[test]
+fn a_session_that_is_interrupted_again_before_it_says_a_word_goes_on_all_the_same() {
+    let script = "touch $FOLDER/begun-$run
+        if [ $run = 1 ]; then say; echo half > t1; sleep 600; fi
+        [ $run = 2 ] && sleep 600
+        [ \"$(cat t1)\" = half ] && echo right > t1; say; result done";
+    let world = world(script, DONE);
+    for run in 1..=2 {
+        let running = world.start("one");
+        wait_for("the agent", || world.exists(&format!("begun-{run}")));
+        wait_until("the session", || world.sql("SELECT count(*) FROM runs WHERE session = 's1'") == run.to_string());
+        assert_eq!(running.terminate().code(), Some(0));
+    }
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert_eq!((world.test("t1").status, world.test("t1").attempts), (TestStatus::Passed, 1));
+    assert_eq!(content(&world, "session-3"), "s1");
+}
+
+#[test]
 fn usage_is_recorded_when_the_loop_is_killed_in_the_gate() {
     let gate = r#"
 [[gate.check]]

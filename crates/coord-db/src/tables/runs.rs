@@ -25,6 +25,8 @@ pub struct NewRun<'a> {
     pub attempt: i64,
     /// What runs.
     pub kind: RunOf,
+    /// The session of the agent that it continues.
+    pub session: Option<&'a str>,
     /// The agent's program, or the check.
     pub name: &'a str,
     /// The name of its log, which no other run has.
@@ -135,8 +137,9 @@ impl WriteTx<'_> {
         self.end_open_runs(run.loop_id)?;
         let id = new_id();
         self.execute(
-            "INSERT INTO runs (id, loop_id, test_id, attempt, kind, name, log, started_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![id, run.loop_id, run.test_id, run.attempt, run.kind, run.name, run.log, self.now()],
+            "INSERT INTO runs (id, loop_id, test_id, attempt, kind, session, name, log, started_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![id, run.loop_id, run.test_id, run.attempt, run.kind, run.session, run.name, run.log, self.now()],
         )?;
         Ok(id)
     }
@@ -155,9 +158,12 @@ impl WriteTx<'_> {
         self.count_killed_runs(run)
     }
 
-    /// Records the session of a running agent, and what it does.
+    /// Records the session of a running agent, if it has named one, and what it does.
     pub fn note_run(&self, id: &str, session: Option<&str>, progress: Option<&str>) -> Result<()> {
-        self.execute("UPDATE runs SET session = ?2, progress = ?3 WHERE id = ?1", params![id, session, progress])?;
+        self.execute(
+            "UPDATE runs SET session = coalesce(?2, session), progress = ?3 WHERE id = ?1",
+            params![id, session, progress],
+        )?;
         Ok(())
     }
 

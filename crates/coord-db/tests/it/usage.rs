@@ -275,7 +275,15 @@ fn what_the_agent_counts_itself_stands_in_place_of_an_estimate() {
     let (a, test) = (loop_id("a"), test_id("t-a"));
     let attempt = |tokens: i64, seconds: i64, own: &dyn Fn(&World)| {
         let begun = world.db.read(|tx| tx.test(&test)).unwrap().last_attempt_at;
-        let run = NewRun { loop_id: &a, test_id: Some(&test), attempt: 1, kind: RunOf::Agent, name: "agent", log: "log" };
+        let run = NewRun {
+            loop_id: &a,
+            test_id: Some(&test),
+            attempt: 1,
+            kind: RunOf::Agent,
+            session: None,
+            name: "agent",
+            log: "log",
+        };
         let used = [ModelUse { agent: Some("generic".to_owned()), ..ModelUse::of_tokens(tokens) }];
         let run = world.db.write(|tx| tx.begin_run(&run)).unwrap();
         world.clock.advance_millis(10);
