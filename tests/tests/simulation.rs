@@ -10,7 +10,7 @@ use system_tests::simulation::{LoopFault, Scenario, Summary, TrainFault, Wakes, 
 
 /// How many worlds of chaos a test run sees, always the same ones. Each law that is broken on purpose is found in the first 40;
 /// `--long` sees 1,200.
-const SEEDS: u64 = 80;
+const SEEDS: u64 = 48;
 /// The worlds are divided among this number of tests, which run side by side.
 const PARTS: u64 = 4;
 
