@@ -174,11 +174,15 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         return Ok(Turn::Again);
     }
     let id = &context.loop_id;
-    let paused = context.db.write_quietly(|tx| {
-        context.lift_own_pause(tx)?;
-        let pauses = tx.settle_pauses(id)?;
-        tx.apply_pauses(id, &pauses)
-    })?;
+    let settle = || {
+        context.db.write_quietly(|tx| {
+            context.lift_own_pause(tx)?;
+            let pauses = tx.settle_pauses(id)?;
+            tx.apply_pauses(id, &pauses)
+        })
+    };
+    // Every commit wakes all idle loops, which need not queue for the write lock then.
+    let paused = !context.db.read(|tx| tx.is_unpaused(id))? && settle()?;
     if paused {
         return Ok(if limits.once { Turn::Done } else { Turn::Wait(Duration::from_secs(60)) });
     }
@@ -192,7 +196,6 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     if context.follow_between_tests(waiter).await? {
         return Ok(Turn::Again);
     }
-    // Read without the write lock: an idle loop writes nothing but heartbeats.
     let ready = context.db.read(|tx| tx.next_ready_test(id, true))?;
     let Some(ready) = ready else {
         // If the time has passed, something else blocks the test.

@@ -18,6 +18,13 @@ impl ReadTx<'_> {
         )
     }
 
+    /// True if no pause of a loop stands or waits for it, and its row says so: there is nothing to settle.
+    pub fn is_unpaused(&self, loop_id: &LoopId) -> Result<bool> {
+        Ok(self.pauses(Some(loop_id))?.is_empty()
+            && self.loop_row(loop_id)?.status != LoopStatus::Paused
+            && self.pending_deliveries(loop_id.as_str(), 1)?.is_empty())
+    }
+
     /// True if the asker has lifted a standing pause already and the loop has yet to take notice.
     pub fn pause_is_lifted(&self, pause: &Pause) -> Result<bool> {
         let asked: Option<i64> = match &pause.event_id {

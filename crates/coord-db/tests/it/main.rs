@@ -11,6 +11,7 @@ mod knowledge;
 mod leases;
 mod moves;
 mod ownership;
+mod pauses;
 mod reference;
 mod statements;
 mod usage;
