@@ -70,6 +70,12 @@ def programs():
                 yield f"{name} on PostgreSQL", [built["executable"]], folder, {"CODING_LOOPS_TEST_ENGINE": "postgres"}
 
 
+def is_as_good(python):
+    """True if it is not older than this one, and whole."""
+    code = f"import sys, unittest; sys.exit(sys.version_info < {sys.version_info[:2]})"
+    return os.access(python, os.X_OK) and subprocess.run([python, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
+
+
 def has_server():
     return shutil.which("initdb") or glob.glob("/usr/lib/postgresql/*/bin/initdb")
 
@@ -116,7 +122,7 @@ def main():
     failed = []
     with tempfile.TemporaryDirectory(prefix="python-") as first, concurrent.futures.ThreadPoolExecutor(os.cpu_count() + 2) as pool:
         os.chmod(first, 0o755)
-        if os.access(PYTHON, os.X_OK):
+        if is_as_good(PYTHON):
             os.symlink(PYTHON, f"{first}/python3")
         for future in concurrent.futures.as_completed([pool.submit(run, *program, first) for program in todo]):
             name, status, printed, seconds = future.result()

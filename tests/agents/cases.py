@@ -255,27 +255,26 @@ def untidy(world):
 
 @case(agents=WITH_SESSIONS)
 def interrupted(world):
-    """A loop that is paused or killed leaves no agent behind; resumed or started again, it goes on with the work and the session."""
-    kill = {"do": "hold", "name": "kill"}
+    """A loop that is killed or paused leaves no agent behind; started again or resumed, it goes on with the work and the session."""
+    pause = {"do": "hold", "name": "pause"}
     # Twice: some agents count an interrupted answer as one, and are a step further.
-    world.add_test("t-1", [READ, RIGHT, {"do": "hold", "name": "pause"}, kill, READ, kill, DONE])
+    world.add_test("t-1", [READ, RIGHT, {"do": "hold", "name": "kill"}, pause, READ, pause, DONE])
     world.start("heartbeat")
     loop = world.start_loop()
-    world.model.wait_reached("pause")
-    world.loopctl("pause", LOOP)
-    world.wait(lambda: world.sql("SELECT 1 FROM loops WHERE id = ? AND status = 'paused'", LOOP), "the loop is paused")
-    world.wait(lambda: not world.agent_processes(), "the agent has ended")
-    world.model.abandon("pause")
-    world.loopctl("resume", LOOP)
     world.model.wait_reached("kill")
-    expect(world.sql("SELECT attempts FROM tests") == [(1,)], "the pause has cost an attempt")
     ((pid,),) = world.sql("SELECT pid FROM loops WHERE id = ?", LOOP)
     os.kill(pid, 9)
     loop.wait(20)
     world.wait(lambda: not world.agent_processes(), "the agent has ended")
     world.model.abandon("kill")
     world.start_loop()
-    world.wait_passed("t-1")
+    world.model.wait_reached("pause")
+    world.loopctl("pause", LOOP)
+    world.wait(lambda: world.sql("SELECT 1 FROM loops WHERE id = ? AND status = 'paused'", LOOP), "the loop is paused")
+    world.wait(lambda: not world.agent_processes(), "the agent has ended")
+    world.model.abandon("pause")
+    world.loopctl("resume", LOOP)
+    expect(world.wait_passed("t-1") == 1, "an interruption has cost an attempt")
     expect("return a * a" in world.landed("calc.py"), "the change has not landed")
     if "sessions" in world.features:
         expect_one_session(world)

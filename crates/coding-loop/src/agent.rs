@@ -112,8 +112,8 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
     let mut spec = specification(context, attempt, call.clone(), prompt)?;
     let program = spec.argv.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let log = format!("{}-{}", attempt.test.id, attempt.test.attempts);
-    let continued = attempt.session.as_ref().map(|session| session.id.as_str());
-    let begin = || context.begin_run(Some(&attempt.test), RunOf::Agent, continued, &program, &log);
+    let continued = attempt.session.as_ref().map(|session| session.id.clone());
+    let begin = || context.begin_run(Some(&attempt.test), RunOf::Agent, continued.as_deref(), &program, &log);
     let recorded = waiter.until_usable(context, Some(attempt), begin).await?;
     attempt.runs += 1;
     spec.log_path = Some(recorded.log.clone());
@@ -133,7 +133,8 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
         }
     };
     let mut running = pin!(command_runner::run_reading(&spec, &mut cancelled, on_keeper, on_output));
-    let (mut interrupt, mut failure, mut noted) = (None, None, Noted::default());
+    let (mut interrupt, mut failure) = (None, None);
+    let mut noted = Noted { session: continued.clone(), ..Noted::default() };
     let mut shown = WorkspaceReport::default();
     let mut outcome = loop {
         waiter.beat(context, Some(attempt));
@@ -172,7 +173,11 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
     outcome.end = context.end_in_sandbox(outcome.end);
     shown.send(context, attempt, true);
     reach(Point::AgentEnded);
-    let report = stream.replace(Stream::new(kind)).finish();
+    let mut report = stream.replace(Stream::new(kind)).finish();
+    if outcome.end == command_runner::End::Cancelled {
+        // It may have been stopped before its first word. One that ends by itself without a word is not continued again.
+        report.session = report.session.or(continued);
+    }
     let stated = report.stated(&attempt.session.as_ref().map(|session| session.used.clone()).unwrap_or_default());
     let spent = stated.iter().map(|used| used.tokens).fold(0, i64::saturating_add);
     let bytes = outcome.output_bytes.saturating_add(prompt_bytes as u64);
@@ -208,11 +213,12 @@ impl Noted {
     /// Records the session at once, and what the agent does at intervals.
     fn note(&mut self, context: &Context<'_>, run: &runs::Recorded, report: &Report) {
         let is_due = self.at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
-        if self.session == report.session && (self.progress == report.progress || !is_due) {
+        let session = report.session.as_ref().or(self.session.as_ref());
+        if self.session.as_ref() == session && (self.progress == report.progress || !is_due) {
             return;
         }
-        if context.note_run(run, report) {
-            (self.session, self.progress) = (report.session.clone(), report.progress.clone());
+        if context.note_run(run, session.map(String::as_str), report.progress.as_deref()) {
+            (self.session, self.progress) = (session.cloned(), report.progress.clone());
             self.at = Some(Instant::now());
         }
     }

@@ -78,8 +78,8 @@ impl Context<'_> {
     }
 
     /// Records the session of a running agent and what it does. False if that failed.
-    pub(crate) fn note_run(&self, run: &Recorded, report: &Report) -> bool {
-        let noted = self.db.write_quietly(|tx| tx.note_run(&run.id, report.session.as_deref(), report.progress.as_deref()));
+    pub(crate) fn note_run(&self, run: &Recorded, session: Option<&str>, progress: Option<&str>) -> bool {
+        let noted = self.db.write_quietly(|tx| tx.note_run(&run.id, session, progress));
         noted.inspect_err(|error| tracing::debug!(%error, "cannot record what the agent does")).is_ok()
     }
 
@@ -108,10 +108,12 @@ impl Context<'_> {
         let Some(run) = run.filter(|run| run.kind == RunOf::Agent && run.has_unseen_end()) else { return Ok(None) };
         let agent = self.config.agent_of(&self.loop_id);
         let (report, bytes) = agents::read_file(agent.kind(), &self.logs().join(&run.log));
-        let session = run.session.as_deref().or(report.session.as_deref());
-        let before = session.map(|id| self.session(id)).transpose()?.map(|session| session.used).unwrap_or_default();
+        let begun_in = run.session.as_deref().or(report.session.as_deref());
+        let before = begun_in.map(|id| self.session(id)).transpose()?.map(|session| session.used).unwrap_or_default();
         let call = Call::of(&agent.command);
         let used = self.priced(report.stated(&before), report.model.as_deref().or(call.model()), bytes);
+        // Some agents change the id when they continue a session.
+        let session = report.session.as_deref().or(run.session.as_deref());
         self.db.write(|tx| tx.end_unseen_run(&run, session, &used))?;
         Ok(run.test_id)
     }

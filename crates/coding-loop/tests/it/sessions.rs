@@ -123,6 +123,24 @@ fn a_session_that_is_interrupted_again_before_it_says_a_word_goes_on_all_the_sam
 }
 
 #[test]
+fn a_session_in_which_the_agent_dies_without_a_word_is_not_continued_again() {
+    let script = "touch $FOLDER/begun-$run
+        if [ $run = 1 ]; then say; echo half > t1; sleep 600; fi
+        [ $run = 2 ] && kill -9 $$
+        echo right > t1; say; result done";
+    let world = world(script, DONE);
+    let running = world.start("one");
+    wait_for("the agent", || world.exists("begun-1"));
+    wait_until("the session", || world.sql("SELECT count(*) FROM runs WHERE session = 's1'") == "1");
+    assert_eq!(running.terminate().code(), Some(0));
+    let running = world.start("one");
+    wait_until("the landing", || world.test("t1").status == TestStatus::Passed);
+    assert_eq!(running.terminate().code(), Some(0));
+    let sessions = ["session-1", "session-2", "session-3"].map(|run| content(&world, run));
+    assert_eq!(sessions, ["", "s1", ""]);
+}
+
+#[test]
 fn usage_is_recorded_when_the_loop_is_killed_in_the_gate() {
     let gate = r#"
 [[gate.check]]

@@ -158,12 +158,9 @@ impl WriteTx<'_> {
         self.count_killed_runs(run)
     }
 
-    /// Records the session of a running agent, if it has named one, and what it does.
+    /// Records the session of a running agent, and what it does.
     pub fn note_run(&self, id: &str, session: Option<&str>, progress: Option<&str>) -> Result<()> {
-        self.execute(
-            "UPDATE runs SET session = coalesce(?2, session), progress = ?3 WHERE id = ?1",
-            params![id, session, progress],
-        )?;
+        self.execute("UPDATE runs SET session = ?2, progress = ?3 WHERE id = ?1", params![id, session, progress])?;
         Ok(())
     }
 
