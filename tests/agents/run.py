@@ -3,7 +3,7 @@
 
     tests/agents/run.py                   every case of every agent
     tests/agents/run.py claude            every case of one agent
-    tests/agents/run.py claude mended      one case
+    tests/agents/run.py claude mended     one case
     tests/agents/run.py --long            also the cases in which an agent retries for minutes
     tests/agents/run.py --keep            keep the folders of failed cases, to look into
     tests/agents/run.py --list            the cases

@@ -47,8 +47,7 @@ impl Context<'_> {
     }
 
     /// Records the start of a run, for a test or for none, and the session that it continues: an agent may be stopped before it
-    /// names its own. `log` is the name of its log without `.log`; a number is
-    /// added if it exists.
+    /// names its own. `log` is the name of its log without `.log`; a number is added if it exists.
     pub(crate) fn begin_run(
         &self,
         test: Option<&Test>,

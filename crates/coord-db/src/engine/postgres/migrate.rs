@@ -162,5 +162,10 @@ mod tests {
         let tables = server.sql(&address, "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()");
         let triggers = "SELECT count(DISTINCT tgrelid) || ' ' || count(*) FROM pg_trigger WHERE tgname = 'begin_to_write'";
         assert_eq!(server.sql(&address, triggers), format!("{tables} {tables}"));
+        // The bell rings for it.
+        let moment = || server.sql(&address, "SELECT last_value FROM moment");
+        let before = moment();
+        server.sql(&address, "INSERT INTO later VALUES (1)");
+        assert_ne!(moment(), before);
     }
 }
